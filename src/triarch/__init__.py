@@ -1,0 +1,35 @@
+"""Three architectures, three modalities, one small library: https://huggingface.co checkpoints, as they are.
+
+    import triarch
+
+    answer = triarch.pipeline("question-answering", model="folder-or-repo-id")
+    model = triarch.load("folder-or-repo-id")
+    triarch.save(model, "folder")
+
+Importing this module takes no time: torch is imported on first use.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from triarch.checkpoint import load as load
+    from triarch.checkpoint import save as save
+    from triarch.errors import TriarchError as TriarchError
+    from triarch.tasks import pipeline as pipeline
+
+__version__ = "0.1.0"
+
+_HOMES = {"load": "checkpoint", "save": "checkpoint", "pipeline": "tasks", "TriarchError": "errors"}
+
+__all__ = ["TriarchError", "__version__", "load", "pipeline", "save"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,1 @@
+"""What makes a loaded model fast without changing its answer."""

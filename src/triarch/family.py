@@ -1,0 +1,109 @@
+"""The words a family file is written in, besides its config and its weight table: what heads return, how text is read.
+
+Shapes: B sequences, T tokens, D hidden size, V vocabulary, L labels, C choices.
+"""
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from torch import Tensor, nn
+
+from triarch.config import Config
+
+# What heads return. The type is also the kind of the head: a task asks for one of these, never for a family's name.
+
+
+class Features(NamedTuple):
+    """The trunk alone."""
+
+    last_hidden_state: Tensor  # (B, T, D)
+    pooler_output: Tensor | None = None  # (B, D); None where family or checkpoint has no pooler
+
+
+class WordScores(NamedTuple):
+    """A score for every word at every position."""
+
+    logits: Tensor  # (B, T, V)
+
+
+class FollowsScores(NamedTuple):
+    """Whether the second segment follows the first."""
+
+    logits: Tensor  # (B, 2); class 0: it follows
+
+
+class PretrainingScores(NamedTuple):
+    """Words and next sentence together."""
+
+    prediction_logits: Tensor  # (B, T, V)
+    seq_relationship_logits: Tensor  # (B, 2); class 0: the second segment follows the first
+
+
+class LabelScores(NamedTuple):
+    """One set of labels for the whole sequence."""
+
+    logits: Tensor  # (B, L)
+
+
+class ChoiceScores(NamedTuple):
+    """One score for each of several continuations."""
+
+    logits: Tensor  # (B, C)
+
+
+class TokenScores(NamedTuple):
+    """One set of labels for each token."""
+
+    logits: Tensor  # (B, T, L)
+
+
+class SpanScores(NamedTuple):
+    """Where a span begins and where it ends."""
+
+    start_logits: Tensor  # (B, T)
+    end_logits: Tensor  # (B, T)
+
+
+@dataclass(frozen=True)
+class TextFormat:
+    """How a family writes text as ids. A tokenizer.json says most of this itself; a bare vocabulary does not."""
+
+    single: str  # "[CLS] $A [SEP]", in the syntax of tokenizers' TemplateProcessing
+    pair: str  # "[CLS] $A [SEP] $B:1 [SEP]:1"
+    specials: dict[str, str]  # "unk_token": "[UNK]", by the names of tokenizer_config.json
+    segments: bool = False  # the model takes token_type_ids
+    lowercase: bool = False  # vocab.txt alone: what holds when no config says do_lower_case
+    first_pieces: tuple[str, ...] = ()  # SentencePiece alone: the ids from 0 on, in place of the model's own specials
+
+
+@dataclass(frozen=True)
+class Alias:
+    """Another model_type with the same mathematics."""
+
+    prefix: str  # its class names begin with this where the family's own begin with the family's
+    text: TextFormat
+
+
+class Network(nn.Module):
+    """What every family's `Model` derives from: a trunk, `features()`, and a head that turns features into scores."""
+
+    config: Config
+    head: nn.Module
+    family: Any  # the models.Family it was built from
+    architecture: str  # the name of its head, as config.json has it
+    processor: Any = None  # raw input -> dict of tensors, and back
+    sidecars: dict[str, bytes]  # small files that lay beside the weights and are saved with them
+
+    def features(self, *args: Tensor, **kwargs: Tensor) -> Tensor:
+        """Inputs -> (B, T, D), before any head."""
+        raise NotImplementedError(f"{type(self).__module__} has no features()")
+
+    def initialize(self, module: nn.Module) -> None:
+        """Fresh values for one module. Devlin et al. 2018, appendix A.2, and every encoder since."""
+        if isinstance(module, nn.Linear | nn.Embedding):
+            nn.init.normal_(module.weight, std=self.config.initializer_range)
+        if isinstance(module, nn.Linear) and module.bias is not None:
+            nn.init.zeros_(module.bias)
+        if isinstance(module, nn.LayerNorm):
+            nn.init.ones_(module.weight)
+            nn.init.zeros_(module.bias)

@@ -1,0 +1,95 @@
+"""Read inputs from files: one row a line, whatever the format.
+
+`.jsonl` holds an object or a text a line, `.json` a list of them, `.csv` and `.tsv` a header and then rows; any other
+file, and a pipe, holds a text a line. A row that cannot be read is an error in its place, and the rest goes on.
+"""
+
+import csv
+import itertools
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import IO, Any
+
+from triarch import limits
+from triarch.errors import CorruptFile, InvalidInput, LimitExceeded, NotFound, TriarchError, show
+from triarch.files import parse_json
+
+
+def read_rows(path: Path, name: str = "text", *, whole: bool = False) -> Iterator[Any]:
+    """Rows of a file: texts, objects, and errors in the place of bad rows. `whole`: the file is one text.
+
+    In a table without a column `name`, the only column is taken for it. Raises NotFound, InvalidInput.
+    """
+    try:
+        file = path.open("rb")
+    except FileNotFoundError:
+        raise NotFound(f"{show(path)} is not there; check the path") from None
+    except OSError as error:
+        raise NotFound(f"{show(path)} cannot be read ({error.strerror}); check the path") from None
+    kind = "" if whole else path.suffix.lower()
+    return _rows(file, str(path), name, kind, whole)
+
+
+def _rows(file: IO[bytes], where: str, name: str, kind: str, whole: bool) -> Iterator[Any]:
+    with file:
+        if whole:
+            yield _decoded(file.read(limits.LINE_BYTES + 1), where)
+        elif kind == ".json":
+            rows = parse_json(file.read(limits.LINE_BYTES), where)
+            yield from rows if isinstance(rows, list) else [rows]
+        elif kind in (".csv", ".tsv"):
+            yield from _table(file, where, name, "\t" if kind == ".tsv" else ",")
+        else:
+            yield from read_lines(file, where, objects=kind == ".jsonl")
+
+
+def read_lines(file: IO[bytes], where: str, *, objects: bool = False) -> Iterator[Any]:
+    """One row a line, without its line end; `objects`: each line is JSON, blank ones between them are passed over."""
+    for number in itertools.count(1):
+        line = file.readline(limits.LINE_BYTES + 1)
+        if not line:
+            return
+        place = f"{where} line {number}"
+        if objects and not line.strip():
+            continue
+        try:
+            text = _decoded(line, place)
+            yield parse_json(line, place) if objects else text.removesuffix("\n").removesuffix("\r")
+        except TriarchError as error:
+            yield error
+        while len(line) > limits.LINE_BYTES and not line.endswith(b"\n"):  # the rest of a line that was too long
+            line = file.readline(limits.LINE_BYTES + 1)
+
+
+def _decoded(data: bytes, where: str) -> str:
+    if len(data) > limits.LINE_BYTES:
+        raise LimitExceeded(f"{where} is over {limits.LINE_BYTES:,} bytes; split it")
+    try:
+        return data.decode("utf-8-sig" if data.startswith(b"\xef\xbb\xbf") else "utf-8")
+    except UnicodeDecodeError as error:
+        raise InvalidInput(f"{where} is not UTF-8 at byte {error.start}; convert it first") from None
+
+
+def _table(file: IO[bytes], where: str, name: str, delimiter: str) -> Iterator[Any]:
+    """Rows of a table with a header. Quoted cells may hold line ends."""
+    lines = _raise_errors(read_lines(file, where))
+    reader = csv.reader((line + "\n" for line in lines), delimiter=delimiter, strict=True)
+    try:
+        header = next(reader, [])
+        if len(header) == 1 and header != [name]:
+            header = [name]
+        for row in reader:
+            if len(row) == len(header):
+                yield dict(zip(header, row, strict=True))
+            elif row:
+                found = f"{len(row)} cells, the header has {len(header)}"
+                yield InvalidInput(f"{where} line {reader.line_num} has {found}; mend the row")
+    except csv.Error as error:
+        raise CorruptFile(f"{where} line {reader.line_num} is no table row ({show(error)}); mend the quotes") from None
+
+
+def _raise_errors(rows: Iterable[Any]) -> Iterator[Any]:
+    for row in rows:
+        if isinstance(row, TriarchError):
+            raise row
+        yield row

@@ -1,0 +1,335 @@
+"""Text <-> tensors, whole or in windows, with offsets into the original string.
+
+Shapes: B sequences, T tokens. `Text` is a string, or the list of its words when it comes already split; the offsets
+of a token count characters of that string, or of its word.
+"""
+
+import json
+import math
+import operator
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+import torch
+from tokenizers import Encoding, Tokenizer, normalizers, pre_tokenizers, processors
+from torch import Tensor
+
+from triarch import limits
+from triarch.errors import CorruptFile, InvalidInput, LimitExceeded, Unsupported, show
+from triarch.family import TextFormat
+from triarch.files import Folder
+from triarch.inputs import vocabulary
+
+Text = str | Sequence[str]
+Side = Literal["auto", "first", "second"]  # which text of a pair gives way; auto: the longer
+Sizes = tuple[int, int]  # tokens of the first text and of its pair
+
+# What `clean_up_tokenization_spaces` in tokenizer_config.json does to decoded text, in this order
+TIDIED = {" .": ".", " ?": "?", " !": "!", " ,": ",", " ' ": "'", " n't": "n't", " 'm": "'m", " 's": "'s",
+          " 've": "'ve", " 're": "'re"}  # fmt: skip
+
+
+def load_text(folder: Folder, text_format: TextFormat, *, vocab_size: int, max_tokens: int) -> "TextProcessor | None":
+    """The text processor of a checkpoint folder; None if the folder has no tokenizer.
+
+    `vocab_size` is the number of rows of the embedding, `max_tokens` the length that the model takes. Raises what
+    `vocabulary.load` raises.
+    """
+    found = vocabulary.load(folder, text_format, vocab_size)
+    if found is None:
+        return None
+    longest = found.config.get("model_max_length") or max_tokens  # 1e30 in many files: nobody knew
+    if not isinstance(longest, int | float) or not longest > 0:
+        raise CorruptFile(f"{folder}: model_max_length in tokenizer_config.json is {show(longest)!r}; wanted a number")
+    return TextProcessor(found, vocab_size, int(min(max_tokens, longest)), text_format.segments)
+
+
+def check_text(text: object) -> None:
+    """Raise unless `text` is a string, or a list of strings, that can be encoded.
+
+    InvalidInput: another type, or half of a surrogate pair, which no encoding of text can hold. LimitExceeded: too
+    long.
+    """
+    words = [text] if isinstance(text, str) else text
+    if not isinstance(words, list | tuple) or not all(isinstance(word, str) for word in words):
+        raise InvalidInput(f"the text is a {type(text).__name__}; wanted a string, or a list of its words")
+    if (characters := sum(map(len, words))) > limits.TEXT_CHARACTERS:
+        raise LimitExceeded(
+            f"the text has {characters:,} characters; at most {limits.TEXT_CHARACTERS:,} are taken at once: split it"
+        )
+    for word in words:
+        try:
+            word.encode("utf-8")
+        except UnicodeEncodeError as error:
+            raise InvalidInput(
+                f"the text has a lone surrogate, {word[error.start]!r}, at character {error.start}; decode its bytes "
+                "with the encoding that they are in, or with errors='replace'"
+            ) from None
+
+
+class TextProcessor:
+    """Encodes and decodes the text of one model. Threads may share it."""
+
+    def __init__(self, found: vocabulary.Vocabulary, vocab_size: int, max_tokens: int, segments: bool):
+        self.config = found.config  # tokenizer_config.json
+        self.vocab_size = vocab_size
+        self.max_tokens = max_tokens
+        self.segments = segments
+        self._found = found
+        # Windows get their special tokens once they are cut, so the two steps are kept apart.
+        self._framing = found.tokenizer.post_processor or processors.TemplateProcessing("$A", "$A $B:1", [])
+        self._plain = found.tokenizer
+        self._plain.post_processor = None  # type: ignore[assignment]
+        splitter = self._plain.pre_tokenizer
+        self._joins_words = isinstance(splitter, pre_tokenizers.ByteLevel) and not splitter.add_prefix_space
+
+    @cached_property
+    def tokenizer(self) -> Tokenizer:
+        """The whole pipeline, special tokens included, as `tokenizer.json` holds it."""
+        whole = Tokenizer.from_str(self._plain.to_str())
+        whole.post_processor = self._framing
+        return whole
+
+    def token(self, role: str) -> str | None:
+        """The token of a role such as "mask_token"; None if the vocabulary has none."""
+        return self._found.specials.get(role)
+
+    def id(self, role: str) -> int | None:
+        """The id of the token of a role; None if the vocabulary has none."""
+        token = self.token(role)
+        return None if token is None else self._plain.token_to_id(token)
+
+    def __call__(
+        self,
+        text: str | list[str],
+        pair: str | list[str] | None = None,
+        *,
+        truncation: bool = False,
+        max_length: int | None = None,
+    ) -> dict[str, Tensor]:
+        """One text or several, each with its pair if pairs are given -> the tensors (B, T) that the model takes.
+
+        Raises LimitExceeded for a text over `max_length` tokens, at most and by default what the model takes, unless
+        `truncation` asks for it to be cut.
+        """
+        texts = [text] if isinstance(text, str) else text
+        pairs = [pair] * len(texts) if pair is None or isinstance(pair, str) else pair
+        if len(texts) != len(pairs) or isinstance(text, str) is isinstance(pair, list):
+            raise InvalidInput(f"{len(texts)} texts came with {len(pairs)} pairs; give one pair for each text")
+        if truncation:
+            return self.collate([self.cut(a, b, max_tokens=max_length)[0] for a, b in zip(texts, pairs, strict=True)])
+        encodings = [self.encode(a, b) for a, b in zip(texts, pairs, strict=True)]
+        most = self._most(max_length)
+        if (longest := max(map(len, encodings), default=0)) > most:
+            raise LimitExceeded(
+                f"a text of {longest} tokens where {most} fit; take it in windows(), or cut it with truncation=True"
+            )
+        return self.collate(encodings)
+
+    def encode(
+        self, text: Text, pair: Text | None = None, *, special_tokens: bool = True, parse_special: bool = True
+    ) -> Encoding:
+        """A text, or a text and its pair, whole.
+
+        Without `parse_special`, text that spells a special token is encoded as the plain text it is. Raises what
+        `check_text` raises, and Unsupported for words where the vocabulary would run them together.
+        """
+        return self._frame(*self._encode(text, pair, parse_special), special_tokens)
+
+    def windows(
+        self,
+        text: Text,
+        pair: Text | None = None,
+        *,
+        max_tokens: int | None = None,
+        stride: int = 0,
+        side: Side = "auto",
+        parse_special: bool = True,
+    ) -> list[Encoding]:
+        """Encodings of at most `max_tokens` that together lose nothing; a single one where all fits.
+
+        The windows run over one side, overlap by `stride` tokens, and each holds the other side whole. Where that
+        leaves them less than a quarter of the room, or no more than the stride, they run over both sides, in all
+        combinations. Raises InvalidInput for a stride that no window can hold, LimitExceeded for too many windows.
+        """
+        first, second, sizes, room = self._measured(text, pair, max_tokens, parse_special)
+        keep = _keep(sizes, room, side)
+        if any(kept < size and (kept < room / 4 or kept <= stride) for kept, size in zip(keep, sizes, strict=True)):
+            keep = _share(sizes, room)
+        moving = [(kept, size) for kept, size in zip(keep, sizes, strict=True) if kept < size]
+        shortest = min((kept for kept, _ in moving), default=room)
+        if not 0 <= stride < shortest:
+            raise InvalidInput(f"windows of {shortest} tokens cannot overlap by {stride}; wanted 0 to {shortest - 1}")
+        count = math.prod(1 + math.ceil((size - kept) / (kept - stride)) for kept, size in moving)
+        if count > limits.WINDOWS:
+            raise LimitExceeded(f"the text makes {count:,} windows, over {limits.WINDOWS:,}; split it, or overlap less")
+        whole = self._truncated(first, second, keep, stride)
+        return [whole, *whole.overflowing]
+
+    def cut(
+        self,
+        text: Text,
+        pair: Text | None = None,
+        *,
+        max_tokens: int | None = None,
+        side: Side = "auto",
+        parse_special: bool = True,
+    ) -> tuple[Encoding, int]:
+        """The beginning of a text that fits, and how many tokens were dropped (they are in `.overflowing`).
+
+        Of a pair one side gives way; with "auto" the longer one, and both from where they are equal. Raises
+        LimitExceeded where the other side leaves no room.
+        """
+        first, second, sizes, room = self._measured(text, pair, max_tokens, parse_special)
+        keep = _share(sizes, room) if side == "auto" else _keep(sizes, room, side)
+        if any(kept < min(size, 1) for kept, size in zip(keep, sizes, strict=True)):
+            raise LimitExceeded(f"of {room} tokens the {side} text gets none, the other takes them all; cut that one")
+        return self._truncated(first, second, keep, stride=0), sum(sizes) - sum(keep)
+
+    def collate(self, encodings: Sequence[Encoding]) -> dict[str, Tensor]:
+        """int64 tensors (B, T), padded at the end; token_type_ids only where the model takes them."""
+        if not encodings:
+            raise InvalidInput("there is no text; give at least one")
+        width = max(map(len, encodings))
+
+        def padded(rows: list[list[int]], filler: int) -> Tensor:
+            return torch.tensor([row + [filler] * (width - len(row)) for row in rows], dtype=torch.int64)
+
+        tensors = {
+            "input_ids": padded([encoding.ids for encoding in encodings], self.id("pad_token") or 0),
+            "attention_mask": padded([[1] * len(encoding) for encoding in encodings], 0),
+        }
+        if self.segments:
+            tensors["token_type_ids"] = padded([encoding.type_ids for encoding in encodings], 0)
+        return tensors
+
+    def decode(self, ids: Iterable[int] | Tensor, skip_special_tokens: bool = False) -> str:
+        """The text that ids stand for. Raises InvalidInput for ids outside of the embedding."""
+        checked = self._checked(ids)
+        with vocabulary.guarded(self._found.source):
+            text = self._plain.decode(checked, skip_special_tokens)
+        if self.config.get("clean_up_tokenization_spaces") is True:
+            for spaced, tidy in TIDIED.items():
+                text = text.replace(spaced, tidy)
+        return text
+
+    def tokens(self, ids: Iterable[int] | Tensor) -> list[str]:
+        """The token of each id, empty for a row of the embedding without one. Raises as `decode` does."""
+        return [self._plain.id_to_token(id_) or "" for id_ in self._checked(ids)]
+
+    def save(self, folder: Path) -> None:
+        """Write the files that this library, and both major versions of the reference, read the same ids from."""
+        folder.mkdir(parents=True, exist_ok=True)
+        settings = {"model_max_length": self.max_tokens} | self.config | self._found.specials
+        if settings.get("tokenizer_class") in (None, "TokenizersBackend"):
+            settings["tokenizer_class"] = "PreTrainedTokenizerFast"  # the one generic name that both versions know
+        segments = ["token_type_ids"] if self.segments else []
+        settings.setdefault("model_input_names", ["input_ids", *segments, "attention_mask"])
+        # The reference lets these go before tokenizer.json, with defaults of its own where they are absent.
+        if isinstance(normalizer := self._plain.normalizer, normalizers.BertNormalizer):
+            settings["do_lower_case"] = normalizer.lowercase
+            settings["strip_accents"] = normalizer.strip_accents
+            settings["tokenize_chinese_chars"] = normalizer.handle_chinese_chars
+        if isinstance(splitter := self._plain.pre_tokenizer, pre_tokenizers.ByteLevel):
+            settings["add_prefix_space"] = splitter.add_prefix_space
+        files = {"tokenizer_config.json": settings, "special_tokens_map.json": self._found.specials}
+        for name, content in files.items():
+            (folder / name).write_text(json.dumps(content, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+        (folder / "tokenizer.json").write_text(self.tokenizer.to_str(pretty=True) + "\n", encoding="utf-8")
+
+    @cached_property
+    def _literal(self) -> Tokenizer:
+        """The pipeline that takes the text of special tokens for plain text."""
+        state = json.loads(self._plain.to_str())
+        model = state["model"]
+        special = {token["content"] for token in state["added_tokens"] if token["special"]}
+        special -= {model["vocab"][model["unk_id"]][0] if "unk_id" in model else model.get("unk_token")}
+
+        def hide(token: str) -> str:
+            return f" {token}" if token in special else token
+
+        # Switching special tokens off is not enough: a vocabulary that lists them among its pieces still finds them
+        # there. No piece is ever looked up with a space in it, so that puts them out of reach and keeps their ids.
+        if isinstance(model["vocab"], dict):
+            model["vocab"] = {hide(token): id_ for token, id_ in model["vocab"].items()}
+        else:
+            model["vocab"] = [[hide(token), score] for token, score in model["vocab"]]
+        if "merges" in model:
+            model["merges"] = [m for m in model["merges"] if special.isdisjoint([*m, "".join(m)])]
+        for token in state["added_tokens"]:
+            token["content"] = hide(token["content"])
+        literal = Tokenizer.from_str(json.dumps(state))
+        literal.encode_special_tokens = True
+        return literal
+
+    def _encode(self, text: Text, pair: Text | None, parse_special: bool) -> tuple[Encoding, Encoding | None]:
+        """Both texts on their own, without special tokens around them."""
+        for given in (text, pair):
+            if given is not None:
+                check_text(given)
+            if isinstance(given, list | tuple) and self._joins_words:
+                raise Unsupported(
+                    "this vocabulary marks words by the space before them, which a list of words does not have; "
+                    "pass the text as one string, or set add_prefix_space in tokenizer_config.json"
+                )
+        tokenizer = self._plain if parse_special else self._literal
+        with vocabulary.guarded(self._found.source):
+            first = tokenizer.encode(text, is_pretokenized=not isinstance(text, str))
+            if pair is None:
+                return first, None
+            # A window past the first keeps the segment that its tokens were encoded as: here, the second.
+            before = [] if not self.segments else [""] if isinstance(pair, str) else [[]]
+            return first, tokenizer.encode(*before, pair, is_pretokenized=not isinstance(pair, str))
+
+    def _measured(
+        self, text: Text, pair: Text | None, max_tokens: int | None, parse_special: bool
+    ) -> tuple[Encoding, Encoding | None, Sizes, int]:
+        """Both texts, their sizes, and how many tokens there is room for beside the special ones."""
+        first, second = self._encode(text, pair, parse_special)
+        specials = self._framing.num_special_tokens_to_add(pair is not None)
+        most, texts = self._most(max_tokens), 1 if pair is None else 2
+        if most < specials + texts:
+            raise InvalidInput(f"{most} tokens leave no room for text; wanted at least {specials + texts}")
+        return first, second, (len(first), len(second) if second else 0), most - specials
+
+    def _most(self, max_tokens: int | None) -> int:
+        return self.max_tokens if max_tokens is None else min(max_tokens, self.max_tokens)
+
+    def _truncated(self, first: Encoding, second: Encoding | None, keep: Sizes, stride: int) -> Encoding:
+        first.truncate(keep[0], stride=stride)
+        if second is not None:
+            second.truncate(keep[1], stride=stride)
+        return self._frame(first, second)
+
+    def _frame(self, first: Encoding, second: Encoding | None, special_tokens: bool = True) -> Encoding:
+        with vocabulary.guarded(self._found.source):
+            return self._framing.process(first, second, special_tokens)
+
+    def _checked(self, ids: Iterable[int] | Tensor) -> list[int]:
+        try:
+            numbers = [operator.index(id_) for id_ in ids]
+        except TypeError:
+            raise InvalidInput("ids are not a sequence of whole numbers; pass one text's ids at a time") from None
+        if wrong := [id_ for id_ in numbers if not 0 <= id_ < self.vocab_size]:
+            raise InvalidInput(f"there is no id {show(wrong[0])}; wanted 0 to {self.vocab_size - 1}")
+        return numbers
+
+
+def _keep(sizes: Sizes, room: int, side: Side) -> Sizes:
+    """How many tokens of each text stay where one of them gives way; below 1 if the other takes all the room."""
+    moving = {"first": 0, "second": 1, "auto": 0 if sizes[0] > sizes[1] else 1}.get(side)
+    if moving is None:
+        raise InvalidInput(f"side is {show(side)!r}; wanted auto, first or second")
+    if sum(sizes) <= room:
+        return sizes
+    return (room - sizes[1], sizes[1]) if moving == 0 else (sizes[0], room - sizes[0])
+
+
+def _share(sizes: Sizes, room: int) -> Sizes:
+    """How many tokens of each text stay where both may give way: the longer until they are equal, then in turns."""
+    if sum(sizes) <= room:
+        return sizes
+    shorter = min(*sizes, room // 2)
+    return (room - shorter, shorter) if sizes[0] > sizes[1] else (shorter, room - shorter)

@@ -1,0 +1,261 @@
+"""A folder's tokenizer files -> one `tokenizers` pipeline and the names of its special tokens.
+
+`tokenizer.json` says nearly everything itself. A bare vocabulary (`vocab.txt`, `vocab.json` with `merges.txt`, or a
+SentencePiece model) is completed from the family's `TextFormat` and the small JSON files beside it. Where the major
+versions of the reference library disagree about a bare vocabulary, ids are those of 4.57.
+"""
+
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+
+from triarch import limits
+from triarch.errors import CorruptFile, InvalidInput, LimitExceeded, NotFound, TriarchError, show
+from triarch.family import TextFormat
+from triarch.files import Folder
+from triarch.inputs import sentencepiece
+
+# In the order in which the reference library adds those that a vocabulary lacks
+ROLES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+SENTENCEPIECE_FILES = ("sentencepiece.bpe.model", "spiece.model", "tokenizer.model")
+
+
+class Vocabulary(NamedTuple):
+    """What a folder's tokenizer files come to."""
+
+    tokenizer: Tokenizer  # puts special tokens around text; neither cuts nor pads
+    config: dict[str, Any]  # tokenizer_config.json; empty if there is none
+    specials: dict[str, str]  # role -> token, for the roles that this vocabulary has a token for
+    source: str  # the folder, for messages
+
+
+def load(folder: Folder, text_format: TextFormat, rows: int) -> Vocabulary | None:
+    """Read a folder's tokenizer; None if it holds no file of one. Ids must be below `rows`, those of the embedding.
+
+    Raises NotFound when there are settings but no vocabulary, CorruptFile for a file that breaks its format,
+    LimitExceeded for one of absurd size, InvalidInput for ids that the embedding has no row for.
+    """
+    config = _settings(folder, "tokenizer_config.json")
+    stated = config if "added_tokens_decoder" in config else config | _settings(folder, "special_tokens_map.json")
+    named = text_format.specials | {role: stated[role] for role in ROLES if role in stated}
+    names = {role: _content(named[role], role, folder) for role in ROLES if named.get(role) is not None}
+
+    with guarded(str(folder)):
+        if folder.has("tokenizer.json"):
+            tokenizer = Tokenizer.from_buffer(folder.read("tokenizer.json", limits.TOKENIZER_BYTES))
+            tokenizer.no_truncation()
+            tokenizer.no_padding()
+            _override(tokenizer, config, folder)
+        else:
+            bare = _bare(folder, config, names, text_format, rows)
+            if bare is None:
+                return _nothing(folder, stated)
+            tokenizer = bare
+            _add_listed(tokenizer, config, set(names.values()), folder)
+        specials = _add_specials(tokenizer, stated, names, folder)
+        if not folder.has("tokenizer.json"):
+            _frame(tokenizer, text_format, names, folder)
+        _check_ids(tokenizer.get_vocab(), rows, str(folder))
+        for id_ in (*tokenizer.encode("").ids, *tokenizer.encode("", "").ids):
+            _check_ids({"put around every text": id_}, rows, str(folder))
+    return Vocabulary(tokenizer, config, specials, str(folder))
+
+
+@contextmanager
+def guarded(where: str) -> Iterator[None]:
+    """Turn whatever the Rust library raises into CorruptFile; its panics do not derive from Exception."""
+    try:
+        yield
+    except (TriarchError, MemoryError):
+        raise
+    except BaseException as error:
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        raise CorruptFile(f"{where}: its tokenizer cannot be used ({show(error)}); download it again") from None
+
+
+def _bare(
+    folder: Folder, config: dict[str, Any], names: dict[str, str], text_format: TextFormat, rows: int
+) -> Tokenizer | None:
+    """The pipeline of a bare vocabulary, without any special token; None if the folder has none."""
+    if folder.has("vocab.txt"):
+        lowercase = _flag(config, "do_lower_case", text_format.lowercase, folder)
+        return _wordpiece(folder, config, lowercase, names, rows)
+    if folder.has("vocab.json") and folder.has("merges.txt"):
+        return _byte_level(folder, config, rows)
+    for name in SENTENCEPIECE_FILES:
+        if folder.has(name):
+            # Version 5 of the reference rebuilds these classes in its own way even beside a tokenizer.json.
+            config.pop("tokenizer_class", None)
+            data = folder.read(name, limits.SENTENCEPIECE_BYTES)
+            return sentencepiece.build(sentencepiece.read(data, str(folder.path / name), rows), text_format)
+    return None
+
+
+def _nothing(folder: Folder, stated: dict[str, Any]) -> None:
+    if stated:
+        raise NotFound(
+            f"{folder} has settings of a tokenizer but no vocabulary: tokenizer.json, vocab.txt, vocab.json with "
+            f"merges.txt, or {' or '.join(SENTENCEPIECE_FILES)}; download one of them"
+        )
+
+
+def _wordpiece(folder: Folder, config: dict[str, Any], lowercase: bool, names: dict[str, str], rows: int) -> Tokenizer:
+    # Not str.splitlines(): it would also end a line at U+2028 and its like, which are tokens of real vocabularies.
+    lines = io.TextIOWrapper(io.BytesIO(folder.read("vocab.txt", limits.TOKENIZER_BYTES)), encoding="utf-8")
+    vocabulary = {line.rstrip("\n"): id_ for id_, line in zip(range(rows + 1), lines, strict=False)}
+    _check_ids(vocabulary, rows, str(folder.path / "vocab.txt"))
+    if names["unk_token"] not in vocabulary:
+        raise CorruptFile(f"{folder.path / 'vocab.txt'} has no {show(names['unk_token'])}; download it again")
+    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token=names["unk_token"]))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=lowercase)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.decoder = decoders.WordPiece()
+    config.setdefault("clean_up_tokenization_spaces", True)
+    _override(tokenizer, config, folder)
+    return tokenizer
+
+
+def _byte_level(folder: Folder, config: dict[str, Any], rows: int) -> Tokenizer:
+    where = str(folder.path / "merges.txt")
+    vocabulary = folder.json("vocab.json", limits.TOKENIZER_BYTES)
+    _check_ids(vocabulary, rows, str(folder.path / "vocab.json"))
+    data = folder.read("merges.txt", limits.TOKENIZER_BYTES)
+    if data.count(b"\n") > limits.MERGES:
+        raise LimitExceeded(f"{where} has over {limits.MERGES:,} lines; no such file has")
+    lines = [line for line in data.decode("utf-8").split("\n") if line and not line.startswith("#version")]
+    merges = [tuple(line.split(" ")) for line in lines]
+    tokenizer = Tokenizer(models.BPE(vocabulary, merges, continuing_subword_prefix="", end_of_word_suffix=""))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    _override(tokenizer, config, folder)
+    return tokenizer
+
+
+def _override(tokenizer: Tokenizer, config: dict[str, Any], folder: Folder) -> None:
+    """What tokenizer_config.json says goes before what the pipeline was built with."""
+    normalizer = tokenizer.normalizer
+    if isinstance(normalizer, normalizers.BertNormalizer):
+        normalizer.lowercase = _flag(config, "do_lower_case", normalizer.lowercase, folder)
+        normalizer.handle_chinese_chars = _flag(
+            config, "tokenize_chinese_chars", normalizer.handle_chinese_chars, folder
+        )
+        normalizer.strip_accents = config.get("strip_accents", normalizer.strip_accents)
+    splitter, framing = tokenizer.pre_tokenizer, tokenizer.post_processor
+    if isinstance(splitter, pre_tokenizers.ByteLevel):
+        splitter.add_prefix_space = _flag(config, "add_prefix_space", splitter.add_prefix_space, folder)
+        if isinstance(framing, processors.RobertaProcessing):
+            framing.add_prefix_space = splitter.add_prefix_space  # offsets leave out a space that was not in the text
+
+
+def _add_listed(tokenizer: Tokenizer, config: dict[str, Any], special: set[str], folder: Folder) -> None:
+    """Add the tokens that tokenizer_config.json, or else added_tokens.json, lists with their ids."""
+    if "added_tokens_decoder" in config:
+        listed = {int(id_): _added_token(value, folder) for id_, value in config["added_tokens_decoder"].items()}
+    else:
+        listed = {
+            id_: AddedToken(content, normalized=content not in special, special=content in special)
+            for content, id_ in _settings(folder, "added_tokens.json").items()
+        }
+    for id_, token in sorted(listed.items()):
+        tokenizer.add_tokens([token])
+        if (given := tokenizer.token_to_id(token.content)) != id_:
+            raise InvalidInput(
+                f"{folder}: the added token {show(token.content)} is listed as id {id_}, but comes to {given}; "
+                "list added tokens without gaps after the vocabulary"
+            )
+
+
+def _add_specials(
+    tokenizer: Tokenizer, stated: dict[str, Any], names: dict[str, str], folder: Folder
+) -> dict[str, str]:
+    """Make the tokens that have a role special; returns them by role.
+
+    A token that the folder states is added if the vocabulary lacks it; a role of which only the family's usual token
+    is known stays empty.
+    """
+    specials = {role: name for role, name in names.items() if role in stated or tokenizer.token_to_id(name) is not None}
+    values = [(role, stated.get(role, name)) for role, name in specials.items()]
+    values += [("", value) for value in stated.get("additional_special_tokens") or []]
+    known = {token.content for token in tokenizer.get_added_tokens_decoder().values()}
+    for role, value in values:
+        token = _added_token(value, folder)
+        if role == "mask_token" and isinstance(value, str) and not isinstance(tokenizer.model, models.WordPiece):
+            token = AddedToken(value, lstrip=True)  # stands for a word with the space before it
+        if token.content not in known:
+            tokenizer.add_special_tokens([token])
+    return specials
+
+
+def _frame(tokenizer: Tokenizer, text_format: TextFormat, names: dict[str, str], folder: Folder) -> None:
+    """Set the special tokens that go around a text, under the names that the folder gives them."""
+    renamed = {
+        text_format.specials[role]: names[role]
+        for role in ("eos_token", "bos_token", "sep_token", "cls_token")  # the last of those that share a token wins
+        if role in text_format.specials and role in names
+    }
+
+    def rename(template: str) -> list[str]:
+        parts = [part.partition(":") for part in template.split()]
+        return [renamed.get(name, name) + colon + type_id for name, colon, type_id in parts]
+
+    single, pair = rename(text_format.single), rename(text_format.pair)
+    used = {part.partition(":")[0] for part in single + pair if not part.startswith("$")}
+    if missing := [name for name in used if tokenizer.token_to_id(name) is None]:
+        raise CorruptFile(f"{folder}: its vocabulary has no {show(missing[0])}; download it again")
+    framing: processors.PostProcessor = processors.TemplateProcessing(
+        single=single, pair=pair, special_tokens=[(name, tokenizer.token_to_id(name)) for name in used]
+    )
+    if isinstance(splitter := tokenizer.pre_tokenizer, pre_tokenizers.ByteLevel):
+        trim = processors.ByteLevel(add_prefix_space=splitter.add_prefix_space, trim_offsets=True)
+        framing = processors.Sequence([trim, framing])
+    tokenizer.post_processor = framing
+
+
+def _check_ids(ids: Any, rows: int, where: str) -> None:
+    """Raise CorruptFile unless `ids` maps tokens to numbers, InvalidInput unless each has a row of its own."""
+    if not isinstance(ids, dict) or not ids or not all(type(id_) is int for id_ in ids.values()):
+        raise CorruptFile(f"{where} does not give every token a number; download it again")
+    for token, id_ in (min(ids.items(), key=lambda item: item[1]), max(ids.items(), key=lambda item: item[1])):
+        if not 0 <= id_ < rows:
+            raise InvalidInput(
+                f"{where}: the token {show(token)!r} has the id {id_}, but the embedding has {rows} rows, 0 to "
+                f"{rows - 1}; use the tokenizer that these weights were trained with, or resize the embedding"
+            )
+    owners: dict[int, str] = {}
+    if len(set(ids.values())) < len(ids):
+        first, second = next((owners[i], t) for t, i in ids.items() if owners.setdefault(i, t) != t)
+        raise InvalidInput(f"{where}: {show(first)!r} and {show(second)!r} have the same id; give each its own")
+
+
+def _settings(folder: Folder, name: str) -> dict[str, Any]:
+    """The object in a JSON file; empty if there is no such file."""
+    settings = folder.json(name) if folder.has(name) else {}
+    if not isinstance(settings, dict):
+        raise CorruptFile(f"{folder.path / name} is not a JSON object; download it again")
+    return settings
+
+
+def _flag(config: dict[str, Any], key: str, default: bool, folder: Folder) -> bool:
+    value = default if config.get(key) is None else config[key]
+    if not isinstance(value, bool):
+        raise CorruptFile(f"{folder}: {key} in tokenizer_config.json is {show(value)!r}; wanted true or false")
+    return value
+
+
+def _content(value: Any, role: str, folder: Folder) -> str:
+    content = value.get("content") if isinstance(value, dict) else value
+    if not isinstance(content, str):
+        raise CorruptFile(f"{folder}: its {role} is {show(value)!r}; wanted a string, or an object with content")
+    return content
+
+
+def _added_token(value: Any, folder: Folder) -> AddedToken:
+    """A token as the JSON files write it: its text alone, or an object with its flags."""
+    if not isinstance(value, dict):
+        return AddedToken(_content(value, "special token", folder), special=True)
+    flags = {key: flag for key, flag in value.items() if key not in ("content", "__type")}
+    return AddedToken(_content(value, "added token", folder), **flags)

@@ -1,0 +1,21 @@
+"""Look-ups that fail with a sentence, not in a kernel."""
+
+from torch import Tensor, nn
+
+from triarch.errors import InvalidInput, LimitExceeded
+
+
+def look_up(table: nn.Embedding, ids: Tensor, what: str) -> Tensor:
+    """Rows of `table`: (B, T) -> (B, T, D). Raises InvalidInput for an id without a row: on a GPU that would end
+    the process."""
+    if ids.numel():
+        low, high = ids.aminmax()
+        if low < 0 or high >= table.num_embeddings:
+            found = int(low if low < 0 else high)
+            raise InvalidInput(f"{what} {found} is outside 0..{table.num_embeddings - 1}; use this model's own tokenizer")
+    return table(ids)
+
+
+def check_length(tokens: int, most: int) -> None:
+    if tokens > most:
+        raise LimitExceeded(f"{tokens:,} tokens, but the model has {most:,} positions; split the input into windows")

@@ -1,0 +1,39 @@
+"""Every bound on what comes from outside, in one table. Sizes are bytes unless the name says otherwise."""
+
+KIB, MIB = 1 << 10, 1 << 20
+
+# Files of a checkpoint folder
+JSON_BYTES = 16 * MIB  # config.json, tokenizer_config.json, modules.json and their like
+INDEX_BYTES = 64 * MIB  # model.safetensors.index.json
+TOKENIZER_BYTES = 256 * MIB  # tokenizer.json, vocabularies, SentencePiece models
+HEADER_BYTES = 16 * MIB  # safetensors header: room for TENSORS names of 160 bytes
+SHARDS = 10_000
+TENSORS = 100_000
+TENSOR_DIMENSIONS = 8
+PICKLE_BYTES = 64 * MIB  # the part of a legacy .bin that describes tensors
+SIDECAR_BYTES = 64 * MIB  # sentence-transformers modules beside the model
+
+# What a config may ask for; anything real is far below
+HIDDEN_SIZE = 1 << 17
+LAYERS = 1 << 10
+VOCABULARY = 1 << 24
+POSITIONS = 1 << 24
+LABELS = 1 << 20
+
+# Input
+TEXT_CHARACTERS = 20_000_000
+LINE_BYTES = 80 * MIB  # one line of a file or pipe
+WINDOWS = 100_000  # windows of one input
+CANDIDATE_LABELS = 10_000
+ANSWERS = 10_000  # top_k and the like
+
+# Legacy .bin files
+ARCHIVE_RECORDS = 65_000  # one for each storage, and a few about the file itself
+PICKLE_STEPS = 1_500_000  # instructions of the part that describes tensors; a tensor takes about 35
+STORAGE_READS = 4  # how many times over the tensors of a file may read its bytes, by sharing them
+
+# Vocabularies
+MERGES = 1 << 21  # lines of merges.txt
+SENTENCEPIECE_BYTES = 16 * MIB  # the largest in use hold about 5
+PIECE_CHARACTERS = 256  # one piece of a SentencePiece model
+NORMALIZED_BYTES = 256  # what its normalisation may make of one character

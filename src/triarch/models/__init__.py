@@ -1,0 +1,82 @@
+"""One file per family; the file is named after `model_type` in config.json, and that is the registry."""
+
+import importlib
+import pkgutil
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any, get_type_hints
+
+import torch
+from torch import nn
+
+from triarch.config import Config
+from triarch.errors import NotFound, show
+from triarch.family import Network, TextFormat
+from triarch.suggest import did_you_mean
+from triarch.weights import Layout
+
+
+@dataclass(frozen=True)
+class Family:
+    """What a family file declares, under one of the model_types it answers to."""
+
+    model_type: str
+    heads: dict[str, type[nn.Module]]
+    text: TextFormat | None
+    tiny: Config
+    module: ModuleType
+
+    @property
+    def weights(self) -> Layout:
+        return self.module.WEIGHTS
+
+    def config(self, raw: dict[str, Any]) -> Config:
+        return self.module.Config.from_hf(raw)
+
+    def head(self, architecture: str) -> type[nn.Module]:
+        """Raises NotFound, with the names there are."""
+        if architecture not in self.heads:
+            hint = did_you_mean(architecture, self.heads)
+            raise NotFound(f"{self.model_type} has no head {show(architecture)!r}{hint}; it has {', '.join(self.heads)}")
+        return self.heads[architecture]
+
+    def build(self, config: Config, architecture: str, device: torch.device | str = "cpu") -> Network:
+        """A model with fresh weights."""
+        with torch.device(device):
+            model: Network = self.module.Model(config, self.head(architecture))
+        model.family, model.architecture, model.sidecars = self, architecture, {}
+        return model.eval()
+
+
+def scores(head: type[nn.Module]) -> type:
+    """What a head returns, which is what kind of head it is."""
+    return get_type_hints(head.forward)["return"]
+
+
+def families() -> list[str]:
+    """Every model_type there is a family for."""
+    return sorted(_all())
+
+
+def family(model_type: str) -> Family:
+    """Raises NotFound for a model_type that no family answers to."""
+    found = _all().get(model_type)
+    if found is None:
+        hint = did_you_mean(model_type, families())
+        raise NotFound(f"no family {show(model_type)!r}{hint}; there are {', '.join(families())}")
+    return found
+
+
+def _all() -> dict[str, Family]:
+    return {f.model_type: f for info in pkgutil.iter_modules(__path__) for f in _declared(info.name)}
+
+
+def _declared(name: str) -> list[Family]:
+    module = importlib.import_module(f"{__name__}.{name}")
+    text = getattr(module, "TEXT", None)
+    declared = [Family(name, module.HEADS, text, module.TINY, module)]
+    own = next(iter(module.HEADS)).removesuffix("Model")  # the trunk comes first
+    for model_type, alias in getattr(module, "ALIASES", {}).items():
+        heads = {alias.prefix + head.removeprefix(own): made for head, made in module.HEADS.items()}
+        declared.append(Family(model_type, heads, alias.text, module.TINY, module))
+    return declared

@@ -1,0 +1,282 @@
+"""RoBERTa: BERT without the next-sentence objective, on byte-level BPE; XLM-R is the same on SentencePiece.
+
+Liu et al. 2019, https://arxiv.org/abs/1907.11692; Conneau et al. 2019, https://arxiv.org/abs/1911.02116
+
+Shapes: B sequences, T tokens, D hidden size, V vocabulary, L labels, C choices.
+"""
+
+from dataclasses import dataclass, replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from triarch import config, limits
+from triarch.config import hf
+from triarch.errors import InvalidInput
+from triarch.family import (
+    Alias,
+    ChoiceScores,
+    Features,
+    LabelScores,
+    Network,
+    SpanScores,
+    TextFormat,
+    TokenScores,
+    WordScores,
+)
+from triarch.layers.attention import padding_mask
+from triarch.layers.embeddings import check_length, look_up
+from triarch.layers.encoder import Encoder, PostNormBlock
+from triarch.layers.feed_forward import ACTIVATIONS
+from triarch.weights import Layout
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(config.Config):
+    vocab_size: int = hf("vocab_size", 50265, most=limits.VOCABULARY)
+    hidden_size: int = hf("hidden_size", 768)
+    num_layers: int = hf("num_hidden_layers", 12, most=limits.LAYERS)
+    num_heads: int = hf("num_attention_heads", 12)
+    intermediate_size: int = hf("intermediate_size", 3072, most=limits.VOCABULARY)
+    max_positions: int = hf("max_position_embeddings", 512, most=limits.POSITIONS)
+    type_vocab_size: int = hf("type_vocab_size", 1)
+    activation: str = hf("hidden_act", "gelu", choices=tuple(ACTIVATIONS))
+    dropout: float = hf("hidden_dropout_prob", 0.1)
+    attention_dropout: float = hf("attention_probs_dropout_prob", 0.1)
+    pad_id: int = hf("pad_token_id", 1, least=0, most=limits.VOCABULARY)
+    classifier_dropout: float | None = hf("classifier_dropout", None)  # None: as `dropout`
+    norm_eps: float = hf("layer_norm_eps", 1e-12)
+    initializer_range: float = hf("initializer_range", 0.02)
+    tied: bool = hf("tie_word_embeddings", True)  # words are read off with the token embedding itself
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.max_tokens < 1:
+            raise InvalidInput(f"max_position_embeddings {self.max_positions} leaves none behind pad id {self.pad_id}")
+        if self.hidden_size % self.num_heads:
+            raise InvalidInput(f"hidden_size {self.hidden_size} does not split into {self.num_heads} attention heads")
+        self.only(position_embedding_type="absolute", is_decoder=False, add_cross_attention=False)
+
+    @property
+    def max_tokens(self) -> int:
+        return self.max_positions - self.pad_id - 1
+
+    @property
+    def head_dropout(self) -> float:
+        return self.dropout if self.classifier_dropout is None else self.classifier_dropout
+
+
+class Embeddings(nn.Module):
+    """Token, position and segment vectors, summed and normalised."""
+
+    def __init__(self, c: Config):
+        super().__init__()
+        self.token = nn.Embedding(c.vocab_size, c.hidden_size)
+        self.position = nn.Embedding(c.max_positions, c.hidden_size)
+        self.segment = nn.Embedding(c.type_vocab_size, c.hidden_size)
+        self.norm = nn.LayerNorm(c.hidden_size, c.norm_eps)
+        self.dropout = nn.Dropout(c.dropout)
+        self.pad_id, self.max_tokens = c.pad_id, c.max_tokens
+
+    def forward(self, input_ids: Tensor, token_type_ids: Tensor | None) -> Tensor:
+        check_length(input_ids.shape[1], self.max_tokens)
+        # Positions count real tokens and start behind the padding id, as in fairseq
+        real = (input_ids != self.pad_id).long()
+        positions = real.cumsum(1) * real + self.pad_id
+        segments = torch.zeros_like(input_ids) if token_type_ids is None else token_type_ids
+        x = look_up(self.token, input_ids, "token id") + look_up(self.segment, segments, "token type id")
+        return self.dropout(self.norm(x + self.position(positions)))  # (B, T, D)
+
+
+class Model(Network):
+    """The encoder, and on top of it whichever head was asked for."""
+
+    def __init__(self, c: Config, head: type[nn.Module]):
+        super().__init__()
+        self.config = c
+        self.embeddings = Embeddings(c)
+        self.encoder = Encoder(
+            PostNormBlock(
+                c.hidden_size,
+                c.num_heads,
+                c.intermediate_size,
+                c.activation,
+                norm_eps=c.norm_eps,
+                attention_dropout=c.attention_dropout,
+                attention_out_dropout=c.dropout,
+                feed_forward_dropout=c.dropout,
+            )
+            for _ in range(c.num_layers)
+        )
+        self.head = head(c, self.embeddings)
+        self.apply(self.initialize)
+
+    def features(
+        self, input_ids: Tensor, attention_mask: Tensor | None = None, token_type_ids: Tensor | None = None
+    ) -> Tensor:
+        mask = None if attention_mask is None else padding_mask(attention_mask)
+        return self.encoder(self.embeddings(input_ids, token_type_ids), mask)  # (B, T, D)
+
+    def attention_maps(
+        self, input_ids: Tensor, attention_mask: Tensor | None = None, token_type_ids: Tensor | None = None
+    ) -> list[Tensor]:
+        """Where each token looks, for people to see: (B, H, T, T) of each block."""
+        mask = None if attention_mask is None else padding_mask(attention_mask)
+        return self.encoder.attention_maps(self.embeddings(input_ids, token_type_ids), mask)
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None, token_type_ids: Tensor | None = None):
+        """(B, T), or (B, C, T) for multiple choice -> the NamedTuple of the head."""
+        flat = [None if x is None else x.flatten(0, -2) for x in (input_ids, attention_mask, token_type_ids)]
+        return self.head(self.features(*flat).unflatten(0, input_ids.shape[:-1]))
+
+
+# Heads: each maps features (B, T, D) to the scores of its task.
+
+
+class Pooler(nn.Module):
+    """The summary vector: the first token through a tanh layer."""
+
+    def __init__(self, c: Config):
+        super().__init__()
+        self.dense = nn.Linear(c.hidden_size, c.hidden_size)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.dense(x[..., 0, :]).tanh()  # (B, D)
+
+
+class Trunk(nn.Module):
+    OPTIONAL = ("pooler",)  # most checkpoints were trained without
+
+    def __init__(self, c: Config, embeddings: Embeddings):
+        super().__init__()
+        self.pooler = Pooler(c)
+
+    def forward(self, x: Tensor) -> Features:
+        return Features(x, None if self.pooler is None else self.pooler(x))
+
+
+class MaskedLM(nn.Module):
+    """A score for every word at every position."""
+
+    def __init__(self, c: Config, embeddings: Embeddings):
+        super().__init__()
+        self.transform = nn.Linear(c.hidden_size, c.hidden_size)
+        self.norm = nn.LayerNorm(c.hidden_size, c.norm_eps)
+        self.words = nn.Linear(c.hidden_size, c.vocab_size)
+        if c.tied:
+            self.words.weight = embeddings.token.weight
+
+    def forward(self, x: Tensor) -> WordScores:
+        return WordScores(self.words(self.norm(F.gelu(self.transform(x)))))  # (B, T, V); gelu whatever the config says
+
+
+class SequenceClassifier(nn.Module):
+    """Two layers on the first token; the pooler is not used."""
+
+    def __init__(self, c: Config, embeddings: Embeddings):
+        super().__init__()
+        self.dropout = nn.Dropout(c.head_dropout)
+        self.dense = nn.Linear(c.hidden_size, c.hidden_size)
+        self.out = nn.Linear(c.hidden_size, c.num_labels)
+
+    def forward(self, x: Tensor) -> LabelScores:
+        summary = self.dense(self.dropout(x[..., 0, :])).tanh()
+        return LabelScores(self.out(self.dropout(summary)))  # (B, L)
+
+
+class MultipleChoice(nn.Module):
+    def __init__(self, c: Config, embeddings: Embeddings):
+        super().__init__()
+        self.pooler = Pooler(c)
+        self.dropout = nn.Dropout(c.dropout)
+        self.labels = nn.Linear(c.hidden_size, 1)
+
+    def forward(self, x: Tensor) -> ChoiceScores:
+        return ChoiceScores(self.labels(self.dropout(self.pooler(x))).squeeze(-1))  # (B, C, T, D) -> (B, C)
+
+
+class TokenClassifier(nn.Module):
+    def __init__(self, c: Config, embeddings: Embeddings):
+        super().__init__()
+        self.dropout = nn.Dropout(c.head_dropout)
+        self.labels = nn.Linear(c.hidden_size, c.num_labels)
+
+    def forward(self, x: Tensor) -> TokenScores:
+        return TokenScores(self.labels(self.dropout(x)))  # (B, T, L)
+
+
+class QuestionAnswering(nn.Module):
+    def __init__(self, c: Config, embeddings: Embeddings):
+        super().__init__()
+        self.span = nn.Linear(c.hidden_size, 2)
+
+    def forward(self, x: Tensor) -> SpanScores:
+        return SpanScores(*self.span(x).unbind(-1))  # (B, T) each
+
+
+HEADS = {
+    "RobertaModel": Trunk,
+    "RobertaForMaskedLM": MaskedLM,
+    "RobertaForSequenceClassification": SequenceClassifier,
+    "RobertaForMultipleChoice": MultipleChoice,
+    "RobertaForTokenClassification": TokenClassifier,
+    "RobertaForQuestionAnswering": QuestionAnswering,
+}
+
+# fmt: off
+WEIGHTS = Layout(
+    trunk="roberta.",
+    renamed={"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"},
+    ignored=("roberta.embeddings.position_ids", "lm_head.decoder.bias"),
+    rows={
+        "embeddings.token.weight":              "roberta.embeddings.word_embeddings.weight",
+        "embeddings.position.weight":           "roberta.embeddings.position_embeddings.weight",
+        "embeddings.segment.weight":            "roberta.embeddings.token_type_embeddings.weight",
+        "embeddings.norm.*":                    "roberta.embeddings.LayerNorm.*",
+        "encoder.blocks.#.attention.q.*":       "roberta.encoder.layer.#.attention.self.query.*",
+        "encoder.blocks.#.attention.k.*":       "roberta.encoder.layer.#.attention.self.key.*",
+        "encoder.blocks.#.attention.v.*":       "roberta.encoder.layer.#.attention.self.value.*",
+        "encoder.blocks.#.attention.out.*":     "roberta.encoder.layer.#.attention.output.dense.*",
+        "encoder.blocks.#.attention_norm.*":    "roberta.encoder.layer.#.attention.output.LayerNorm.*",
+        "encoder.blocks.#.feed_forward.up.*":   "roberta.encoder.layer.#.intermediate.dense.*",
+        "encoder.blocks.#.feed_forward.down.*": "roberta.encoder.layer.#.output.dense.*",
+        "encoder.blocks.#.feed_forward_norm.*": "roberta.encoder.layer.#.output.LayerNorm.*",
+        "head.pooler.dense.*":                  "roberta.pooler.dense.*",
+        "head.transform.*":                     "lm_head.dense.*",
+        "head.norm.*":                          "lm_head.layer_norm.*",
+        "head.words.bias":                      "lm_head.bias",
+        "head.words.weight":                    "lm_head.decoder.weight",
+        "head.out.*":                           "classifier.out_proj.*",
+        "head.dense.*":                         "classifier.dense.*",
+        "head.labels.*":                        "classifier.*",
+        "head.span.*":                          "qa_outputs.*",
+    },
+)
+# fmt: on
+
+SPECIALS = {
+    "bos_token": "<s>",
+    "eos_token": "</s>",
+    "unk_token": "<unk>",
+    "sep_token": "</s>",
+    "pad_token": "<pad>",
+    "cls_token": "<s>",
+    "mask_token": "<mask>",
+}
+
+TEXT = TextFormat(single="<s> $A </s>", pair="<s> $A </s> </s> $B </s>", specials=SPECIALS)
+
+# SentencePiece numbers <unk> <s> </s> from 0; fairseq had put its own four first
+XLM_TEXT = replace(TEXT, first_pieces=("<s>", "<pad>", "</s>", "<unk>"))
+
+ALIASES = {"xlm-roberta": Alias(prefix="XLMRoberta", text=XLM_TEXT)}
+
+TINY = Config(
+    vocab_size=99,
+    hidden_size=32,
+    num_layers=2,
+    num_heads=4,
+    intermediate_size=37,
+    max_positions=16,
+)

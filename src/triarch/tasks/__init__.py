@@ -1,0 +1,62 @@
+"""One file per task; the file's name, with dashes, is the task's, and that is the registry."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from typing import TYPE_CHECKING, Any
+
+from triarch.errors import InvalidInput, NotFound, show
+from triarch.suggest import did_you_mean
+from triarch.tasks._base import Task
+
+if TYPE_CHECKING:
+    import os
+
+    from triarch.family import Network
+
+
+def tasks() -> list[str]:
+    """Every task, by its own name."""
+    return sorted(info.name.replace("_", "-") for info in pkgutil.iter_modules(__path__) if info.name[0] != "_")
+
+
+def task_class(name: str) -> type[Task]:
+    """Raises NotFound, with the nearest name, for a task there is not."""
+    classes = {task: _class(task) for task in tasks()}
+    aliases = {alias: made for made in classes.values() for alias in made.ALIASES}
+    if name not in classes | aliases:
+        known = [*classes, *aliases]
+        raise NotFound(f"no task {show(name)!r}{did_you_mean(name, known)}; there are {', '.join(known)}")
+    return (classes | aliases)[name]
+
+
+def _class(task: str) -> type[Task]:
+    module = importlib.import_module(f"{__name__}.{task.replace('-', '_')}")
+    made: type[Task] = getattr(module, task.title().replace("-", ""))
+    return made
+
+
+def pipeline(
+    task: str,
+    model: str | os.PathLike[str] | Network | None = None,
+    *,
+    dtype: Any = "auto",
+    device: Any = "auto",
+    revision: str | None = None,
+    **defaults: Any,
+) -> Task:
+    """A task on a model: a folder, a repo id, or what `load` gave. `defaults` are options of every call.
+
+    Names, arguments and answers are those of the reference library's 4.57 pipelines. Raises NotFound for an unknown
+    task, Unsupported for a model whose head cannot do it, and what `load` raises.
+    """
+    made = task_class(task)
+    if model is None:
+        raise InvalidInput(f"no model for {task}; give a folder or a repo id")
+    from triarch.checkpoint import load
+    from triarch.family import Network
+
+    if not isinstance(model, Network):
+        model = load(model, scores=made.NEEDS, dtype=dtype, device=device, revision=revision)
+    return made(model, **defaults)

@@ -1,0 +1,45 @@
+"""Say whether one text follows another, as BERT was pretrained to.
+
+    triarch run next-sentence "I was hungry." --text-pair "So I ate." -m bert-base-uncased
+
+Devlin et al. 2018, section 3.1. Pairs longer than the model are read in windows, whose scores are averaged by length.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from triarch.errors import InvalidInput
+from triarch.tasks import _base
+from triarch.tasks._base import Job, Options, mean_by_length, pair_of, softmax
+
+if TYPE_CHECKING:
+    from tokenizers import Encoding
+    from torch import Tensor
+
+
+class NextSentence(_base.Task):
+    """{"text": …, "text_pair": …} -> {"label": "IsNext" | "NotNext", "score"}."""
+
+    NEEDS = ("FollowsScores", "PretrainingScores")
+
+    def read(self, given: Any, options: Options) -> tuple[str, str]:
+        text, pair = pair_of(given)
+        if pair is None:
+            raise InvalidInput('input is one text, wanted two; write {"text": …, "text_pair": …}')
+        return text, pair
+
+    def prepare(self, row: tuple[str, str], options: Options) -> Job:
+        return self.windows(*row, options)
+
+    def compute(self, batch: dict[str, Tensor], windows: list[Encoding]) -> list[np.ndarray]:
+        scores = self.model(**batch)
+        logits = getattr(scores, "seq_relationship_logits", scores[0])
+        return list(logits.float().cpu().numpy())
+
+    def answer(self, job: Job, outputs: list[np.ndarray], options: Options) -> dict[str, Any]:
+        follows, not_follows = softmax(mean_by_length(job.windows, outputs))
+        label = "IsNext" if follows >= not_follows else "NotNext"
+        return {"label": label, "score": float(max(follows, not_follows))}

@@ -1,0 +1,66 @@
+"""Give a text, or a pair of texts, one of a model's labels.
+
+    triarch run text-classification "What a lovely day" -m distilbert-base-uncased-finetuned-sst-2-english
+
+A text longer than the model is read in windows, whose scores are averaged by length.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from triarch.errors import InvalidInput
+from triarch.tasks import _base
+from triarch.tasks._base import Job, mean_by_length, pair_of, sigmoid, softmax
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(_base.Options):
+    top_k: int | Literal["best"] | None = "best"  # that many best labels; None: all; "best": one, and not in a list
+    function_to_apply: Literal["sigmoid", "softmax", "none"] | None = None  # None: as the config's problem_type asks
+
+
+class TextClassification(_base.Task):
+    """Text, or {"text": …, "text_pair": …} -> [{"label", "score"}]."""
+
+    ALIASES = ("sentiment-analysis",)
+    NEEDS = ("LabelScores",)
+    Options = Options
+
+    def __call__(self, inputs: Any, **options: Any) -> Any:
+        """As the reference's: one text without `top_k` gives a list of one, many texts a list of dicts."""
+        answers = super().__call__(inputs, **options)
+        return [answers] if isinstance(inputs, str) and "top_k" not in options else answers
+
+    def read(self, given: Any, options: Options) -> tuple[str, str | None]:
+        if isinstance(given, list) and len(given) == 1 and isinstance(given[0], list) and len(given[0]) == 2:
+            given = {"text": given[0][0], "text_pair": given[0][1]}  # the reference's old way to write a pair
+        if isinstance(given, list):
+            raise InvalidInput('input is a list within a list; write a pair as {"text": …, "text_pair": …}')
+        return pair_of(given)
+
+    def prepare(self, row: tuple[str, str | None], options: Options) -> Job:
+        return self.windows(*row, options)
+
+    def answer(self, job: Job, outputs: list[np.ndarray], options: Options) -> Any:
+        logits = mean_by_length(job.windows, outputs)
+        labels = self.model.config.id2label
+        ranked = [{"label": labels[i], "score": float(score)} for i, score in enumerate(self.scores(logits, options))]
+        ranked.sort(key=lambda label: -label["score"])
+        return ranked[0] if options.top_k == "best" else ranked[: options.top_k]
+
+    def scores(self, logits: np.ndarray, options: Options) -> np.ndarray:
+        """(L,) -> (L,), by the function asked for or the one that the kind of problem calls for."""
+        function, config = options.function_to_apply, self.model.config
+        if function is None:
+            problem = config.extra.get("problem_type")
+            if problem == "regression":
+                function = "none"
+            elif problem == "multi_label_classification" or config.num_labels == 1:
+                function = "sigmoid"
+            else:
+                function = "softmax"
+        return {"sigmoid": sigmoid, "softmax": softmax, "none": lambda x: x}[function](logits)

@@ -1,0 +1,42 @@
+"""A tensor that lies in a file: what it is, and how to read it into memory of its own."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from triarch.errors import CorruptFile
+from triarch.files import Folder
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One tensor of a checkpoint, not read yet. Its bounds were checked against the file."""
+
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+    place: tuple[str, int]  # file name and first byte: reading in this order walks the disk once
+    read: Callable[[], Tensor]
+
+    @property
+    def nbytes(self) -> int:
+        return math.prod(self.shape) * self.dtype.itemsize
+
+
+def dense(folder: Folder, name: str, start: int, dtype: torch.dtype, shape: tuple[int, ...]) -> Entry:
+    """A row-major little-endian tensor from byte `start` of a file on.
+
+    Reading copies: the file may be replaced or cut while the model lives, which a memory map would not survive.
+    """
+
+    def read() -> Tensor:
+        raw = torch.empty(math.prod(shape) * dtype.itemsize, dtype=torch.uint8)
+        with folder.open(name) as file:
+            file.seek(start)
+            if file.readinto(memoryview(raw.numpy())) != len(raw):  # type: ignore[attr-defined]
+                raise CorruptFile(f"{folder.path / name} ended while it was read; copy or download it again")
+        return raw.view(dtype).view(shape)
+
+    return Entry(dtype, shape, (name, start), read)

@@ -1,0 +1,189 @@
+"""Reversible tables between our parameter names and those of a checkpoint.
+
+A row reads `ours: theirs`. In both, `#` is a number and `*` is the last part of the name:
+
+    "encoder.blocks.#.attention.q.*": "bert.encoder.layer.#.attention.self.query.*"
+
+Rows are looked up from our side, by the names the model itself lists, so a digit that is part of a foreign spelling
+("block.#.layer.0.SelfAttention.q.*") needs no special care.
+"""
+
+import re
+from collections import defaultdict
+from dataclasses import dataclass, field, replace
+from functools import cache
+
+import torch
+from torch import Tensor, nn
+
+from triarch.errors import CheckpointMismatch, CorruptFile, show
+from triarch.family import Network
+from triarch.weights.stored import Entry
+
+
+@dataclass(frozen=True)
+class Stored:
+    """Where one of our tensors is stored, when that takes more than another name."""
+
+    name: str
+    transposed: bool = False  # GPT-2 keeps (in, out); nn.Linear keeps (out, in)
+    part: int = 0  # which of `of` equal slices along our first axis
+    of: int = 1
+
+    def shape(self, theirs: tuple[int, ...]) -> tuple[int, ...]:
+        """The shape that `read` gives."""
+        whole = theirs[::-1] if self.transposed else theirs
+        return whole if self.of == 1 else (whole[0] // self.of, *whole[1:])
+
+    def read(self, theirs: Tensor) -> Tensor:
+        whole = theirs.t() if self.transposed else theirs
+        return whole.chunk(self.of)[self.part].contiguous()
+
+    def write(self, slices: list[Tensor]) -> Tensor:
+        whole = slices[0] if self.of == 1 else torch.cat(slices)
+        return (whole.t() if self.transposed else whole).contiguous()
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How one family's checkpoints spell its parameters."""
+
+    rows: dict[str, str | Stored]
+    trunk: str = ""  # prefix of the trunk in checkpoints with a head; bare ones leave it out
+    renamed: dict[str, str] = field(default_factory=dict)  # spellings of older files
+    ignored: tuple[str, ...] = ()  # buffers and copies that carry no information
+
+    def find(self, ours: str) -> Stored:
+        """The row of one of our names, with `#` and `*` filled in."""
+        for pattern, row in self.rows.items():
+            if hit := _pattern(pattern).fullmatch(ours):
+                values = iter(hit.groups())
+                row = row if isinstance(row, Stored) else Stored(row)
+                return replace(row, name=re.sub(r"[#*]", lambda _: next(values), row.name))
+        raise AssertionError(f"no row in the table names the parameter {ours}")
+
+    def knows(self, theirs: str) -> bool:
+        names = [row.name if isinstance(row, Stored) else row for row in self.rows.values()]
+        return any(_pattern(name).fullmatch(theirs) for name in names)
+
+    def ignores(self, theirs: str) -> bool:
+        return any(_pattern(name).fullmatch(theirs) for name in self.ignored)
+
+    def spell(self, theirs: str) -> str:
+        """The name as the table has it: old spellings renewed, the trunk's prefix put back on."""
+        for old, new in self.renamed.items():
+            theirs = theirs.replace(old, new)
+        known = self.knows(theirs) or self.ignores(theirs)
+        prefixed = self.trunk + theirs
+        return theirs if known or not (self.knows(prefixed) or self.ignores(prefixed)) else prefixed
+
+
+@cache
+def _pattern(name: str) -> re.Pattern[str]:
+    return re.compile(re.escape(name).replace(r"\#", r"(\d+)").replace(r"\*", r"(\w+)"))
+
+
+def parameters(model: nn.Module) -> dict[str, Tensor]:
+    """Everything worth saving: parameters and persistent buffers, tied ones once."""
+    saved = model.state_dict()
+    return {name: tensor for name, tensor in (*model.named_parameters(), *model.named_buffers()) if name in saved}
+
+
+def spell(layout: Layout, entries: dict[str, Entry]) -> dict[str, Entry]:
+    """Entries by the table's spelling. Raises CorruptFile where two spellings of one name are both there."""
+    spelled: dict[str, Entry] = {}
+    for theirs, entry in entries.items():
+        name = layout.spell(theirs)
+        if name in spelled:
+            raise CorruptFile(f"checkpoint holds {show(name)} under two spellings; remove one")
+        spelled[name] = entry
+    return spelled
+
+
+def load(
+    model: Network,
+    layout: Layout,
+    entries: dict[str, Entry],
+    *,
+    dtype: torch.dtype,
+    device: torch.device | str = "cpu",
+    new_head: bool = False,
+) -> None:
+    """Fill `model`, which was built on the meta device, with the tensors of a checkpoint.
+
+    Every tensor is read straight into the memory it will live in. What the table knows but this head does not use is
+    left unread; with `new_head`, what a head needs and the checkpoint lacks is initialized. Raises CheckpointMismatch
+    with all differences at once, before anything is read.
+    """
+    entries = spell(layout, entries)
+    _leave_out_optional(model, layout, entries)
+    ours = parameters(model)
+    rows = {name: layout.find(name) for name in ours}
+    fresh = [name for name, row in rows.items() if row.name not in entries and new_head and name.startswith("head.")]
+    missing = [row.name for name, row in rows.items() if row.name not in entries and name not in fresh]
+    unexpected = [name for name in entries if not layout.knows(name) and not layout.ignores(name)]
+    misshaped = []
+    for name, row in rows.items():
+        if row.name in entries:
+            entry, wanted = entries[row.name], tuple(ours[name].shape)
+            if row.shape(entry.shape) != wanted:
+                misshaped.append(f"{row.name}: found {[*row.shape(entry.shape)]}, config asks {[*wanted]}")
+            elif ours[name].is_floating_point() and not entry.dtype.is_floating_point:
+                misshaped.append(f"{row.name}: found {entry.dtype}, wanted floating point")
+    if missing or unexpected or misshaped:
+        headless = missing and all(rows[name].name not in missing for name in rows if not name.startswith("head."))
+        advice = "pass new_head=True to start its head afresh" if headless else "check that config and weights belong"
+        raise CheckpointMismatch(model.architecture, missing, unexpected, misshaped, advice)
+
+    owners = _owners(model)
+    for name in fresh:
+        _put(owners[id(ours[name])], torch.empty_like(ours[name], dtype=dtype, device=device))
+    # Before the stored ones: a module may hold both, and on the meta device those are safe from being initialized
+    for module in {id(m): m for name in fresh for m, _ in owners[id(ours[name])]}.values():
+        model.initialize(module)
+    readers = defaultdict(list)  # one stored tensor may hold several of ours
+    for name, row in rows.items():
+        if name not in fresh:
+            readers[row.name].append(name)
+    for theirs in sorted(readers, key=lambda name: entries[name].place):
+        stored = entries[theirs].read()
+        for name in readers[theirs]:
+            kept = dtype if ours[name].is_floating_point() else stored.dtype
+            _put(owners[id(ours[name])], rows[name].read(stored).to(device, kept))
+
+
+def _leave_out_optional(model: Network, layout: Layout, entries: dict[str, Entry]) -> None:
+    """Drop the parts of a head that its checkpoint may leave out, and does."""
+    for part in getattr(model.head, "OPTIONAL", ()):
+        names = [layout.find(f"head.{part}.{name}").name for name, _ in getattr(model.head, part).named_parameters()]
+        if not any(name in entries for name in names):
+            setattr(model.head, part, None)
+
+
+def _owners(model: nn.Module) -> dict[int, list[tuple[nn.Module, str]]]:
+    """Every place at which a tensor hangs in the model; tied ones hang at several."""
+    owners = defaultdict(list)
+    for module in model.modules():
+        for name, tensor in (*module._parameters.items(), *module._buffers.items()):
+            owners[id(tensor)].append((module, name))
+    return owners
+
+
+def _put(places: list[tuple[nn.Module, str]], tensor: Tensor) -> None:
+    module, name = places[0]
+    value = nn.Parameter(tensor) if name in module._parameters else tensor
+    for module, name in places:
+        setattr(module, name, value)
+
+
+def export(model: nn.Module, layout: Layout) -> dict[str, Tensor]:
+    """The inverse: what a checkpoint file should hold. Loading it gives back `model`."""
+    ours = parameters(model)
+    slices: dict[Stored, list[Tensor]] = defaultdict(list)
+    for name in sorted(ours, key=lambda name: layout.find(name).part):
+        row = layout.find(name)
+        slices[replace(row, part=0)].append(ours[name].detach())
+    tensors = {row.name: row.write(parts) for row, parts in slices.items()}
+    if all(name.startswith(layout.trunk) for name in tensors):  # the trunk alone is saved without its prefix
+        tensors = {name.removeprefix(layout.trunk): tensor for name, tensor in tensors.items()}
+    return tensors
