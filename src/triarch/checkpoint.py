@@ -58,7 +58,7 @@ def load(
     config = kind.config(raw)
     entries = table.spell(kind.weights, files.entries(folder))
     architecture = head or choose_head(kind, config, entries, scores)
-    network = kind.build(config, architecture, device="meta")
+    network = kind.outline(config, architecture)
     place = pick_device(device)
     table.load(
         network, kind.weights, entries, dtype=pick_dtype(dtype, raw, entries), device=place, new_head=new_head
@@ -98,7 +98,7 @@ def choose_head(kind: Family, config: Config, entries: dict[str, Entry], wanted:
 
 
 def _holds(kind: Family, config: Config, entries: dict[str, Entry], architecture: str) -> bool:
-    names = table.parameters(kind.build(config, architecture, device="meta"))
+    names = table.parameters(kind.outline(config, architecture))
     return all(kind.weights.find(name).name in entries for name in names if name.startswith("head."))
 
 

@@ -87,7 +87,7 @@ class Alias:
 class Network(nn.Module):
     """What every family's `Model` derives from: a trunk, `features()`, and a head that turns features into scores."""
 
-    config: Config
+    config: Any  # the family's Config
     head: nn.Module
     family: Any  # the models.Family it was built from
     architecture: str  # the name of its head, as config.json has it

@@ -7,8 +7,9 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from triarch import limits
 from triarch.errors import CorruptFile, LimitExceeded, NotFound, TriarchError, UnsafeFile, show
@@ -42,7 +43,7 @@ class Folder:
     def has(self, name: str) -> bool:
         return self.find(name).exists()
 
-    def open(self, name: str) -> IO[bytes]:
+    def open(self, name: str) -> BufferedReader:
         """Open for reading. Raises NotFound, and UnsafeFile for anything but a regular file; never blocks."""
         path = self.find(name)
         try:
@@ -110,6 +111,7 @@ def replacing(path: Path) -> Iterator[Path]:
     try:
         yield temporary
         descriptor = os.open(temporary, os.O_RDONLY)
+        os.fchmod(descriptor, 0o666 & ~_umask())
         os.fsync(descriptor)
         os.close(descriptor)
         os.replace(temporary, path)
@@ -123,3 +125,10 @@ def write_text(path: Path, text: str) -> None:
     """Write a text file whole or not at all."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def _umask() -> int:
+    """The process's mask for new files, which can only be read by setting it."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -73,7 +73,8 @@ def _snapshot(repo: str, revision: str | None) -> str:
             return cached()
         try:
             info = HfApi().model_info(repo, revision=revision)
-            return snapshot_download(repo, revision=info.sha, allow_patterns=_wanted(info))  # one commit for all files
+            # By the revision's name, which is resolved to one commit for all files and kept in the cache for later
+            return snapshot_download(repo, revision=revision, allow_patterns=_wanted(info))
         except errors.GatedRepoError:
             raise NotFound(f"{show(repo)} is gated; accept its terms on the hub and set HF_TOKEN") from None
         except errors.RevisionNotFoundError:

@@ -33,7 +33,7 @@ PICKLE_STEPS = 1_500_000  # instructions of the part that describes tensors; a t
 STORAGE_READS = 4  # how many times over the tensors of a file may read its bytes, by sharing them
 
 # Vocabularies
-MERGES = 1 << 21  # lines of merges.txt
+MERGES = 1 << 21  # of a BPE vocabulary
 SENTENCEPIECE_BYTES = 16 * MIB  # the largest in use hold about 5
 PIECE_CHARACTERS = 256  # one piece of a SentencePiece model
 NORMALIZED_BYTES = 256  # what its normalisation may make of one character

@@ -89,6 +89,8 @@ def read(data: bytes, where: str, max_pieces: int) -> Model:
     )
     if not 0 <= model.unknown < len(pieces):
         raise _corrupt(where, f"its unknown piece is number {model.unknown} of {len(pieces)}")
+    if len({piece.text for piece in pieces}) < len(pieces):
+        raise _corrupt(where, "a piece comes twice")
     return model
 
 
@@ -152,6 +154,8 @@ def _merges(pieces: list[Piece], ids: dict[str, int]) -> list[tuple[str, str]]:
             pairs = [(left, right) for left, right in halves if left in ids and right in ids]
             pairs.sort(key=lambda pair: (ids[pair[0]], ids[pair[1]]))
             ranked += [(score, len(left), len(right), left, right) for left, right in pairs]
+        if len(ranked) > limits.MERGES:
+            raise LimitExceeded(f"a SentencePiece model comes to over {limits.MERGES:,} merges; no real one does")
     ranked.sort(key=lambda merge: merge[:3], reverse=True)
     return [merge[3:] for merge in ranked]
 

@@ -223,17 +223,23 @@ class TextProcessor:
         """Write the files that this library, and both major versions of the reference, read the same ids from."""
         folder.mkdir(parents=True, exist_ok=True)
         settings = {"model_max_length": self.max_tokens} | self.config | self._found.specials
-        if settings.get("tokenizer_class") in (None, "TokenizersBackend"):
-            settings["tokenizer_class"] = "PreTrainedTokenizerFast"  # the one generic name that both versions know
         segments = ["token_type_ids"] if self.segments else []
         settings.setdefault("model_input_names", ["input_ids", *segments, "attention_mask"])
+        if isinstance(settings.get("extra_special_tokens"), list):  # version 5; version 4 stops at a list here
+            settings["additional_special_tokens"] = settings.pop("extra_special_tokens")
         # The reference lets these go before tokenizer.json, with defaults of its own where they are absent.
         if isinstance(normalizer := self._plain.normalizer, normalizers.BertNormalizer):
             settings["do_lower_case"] = normalizer.lowercase
             settings["strip_accents"] = normalizer.strip_accents
             settings["tokenize_chinese_chars"] = normalizer.handle_chinese_chars
-        if isinstance(splitter := self._plain.pre_tokenizer, pre_tokenizers.ByteLevel):
+        splitter = self._plain.pre_tokenizer
+        if isinstance(splitter, pre_tokenizers.ByteLevel):
             settings["add_prefix_space"] = splitter.add_prefix_space
+        # Version 5 builds the pipeline of a class anew and comes to the same one for these two kinds only; the generic
+        # class takes tokenizer.json as it stands. Version 4 does not know the name that version 5 gives it.
+        rebuilt_alike = isinstance(splitter, pre_tokenizers.BertPreTokenizer | pre_tokenizers.ByteLevel)
+        if not rebuilt_alike or settings.get("tokenizer_class") in (None, "TokenizersBackend"):
+            settings["tokenizer_class"] = "PreTrainedTokenizerFast"
         files = {"tokenizer_config.json": settings, "special_tokens_map.json": self._found.specials}
         for name, content in files.items():
             (folder / name).write_text(json.dumps(content, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")

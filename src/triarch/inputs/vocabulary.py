@@ -43,25 +43,24 @@ def load(folder: Folder, text_format: TextFormat, rows: int) -> Vocabulary | Non
     named = text_format.specials | {role: stated[role] for role in ROLES if role in stated}
     names = {role: _content(named[role], role, folder) for role in ROLES if named.get(role) is not None}
 
-    with guarded(str(folder)):
-        if folder.has("tokenizer.json"):
-            tokenizer = Tokenizer.from_buffer(folder.read("tokenizer.json", limits.TOKENIZER_BYTES))
-            tokenizer.no_truncation()
-            tokenizer.no_padding()
-            _override(tokenizer, config, folder)
-        else:
-            bare = _bare(folder, config, names, text_format, rows)
-            if bare is None:
-                return _nothing(folder, stated)
-            tokenizer = bare
+    where = str(folder)
+
+    with guarded(where):
+        whole = folder.has("tokenizer.json")
+        tokenizer = _whole(folder, config) if whole else _bare(folder, config, names, text_format, rows)
+        if tokenizer is None:
+            return _nothing(folder, stated)
+        _check_ids(base := tokenizer.get_vocab(), rows, where)
+        if not whole:
             _add_listed(tokenizer, config, set(names.values()), folder)
         specials = _add_specials(tokenizer, stated, names, folder)
-        if not folder.has("tokenizer.json"):
+        if tokenizer.get_vocab_size() > len(base):
+            _check_ids(tokenizer.get_vocab(), rows, where)
+        if not whole:
             _frame(tokenizer, text_format, names, folder)
-        _check_ids(tokenizer.get_vocab(), rows, str(folder))
         for id_ in (*tokenizer.encode("").ids, *tokenizer.encode("", "").ids):
-            _check_ids({"put around every text": id_}, rows, str(folder))
-    return Vocabulary(tokenizer, config, specials, str(folder))
+            _check_ids({"put around every text": id_}, rows, where)
+    return Vocabulary(tokenizer, config, specials, where)
 
 
 @contextmanager
@@ -77,6 +76,14 @@ def guarded(where: str) -> Iterator[None]:
         raise CorruptFile(f"{where}: its tokenizer cannot be used ({show(error)}); download it again") from None
 
 
+def _whole(folder: Folder, config: dict[str, Any]) -> Tokenizer:
+    tokenizer = Tokenizer.from_buffer(folder.read("tokenizer.json", limits.TOKENIZER_BYTES))
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    _override(tokenizer, config, folder)
+    return tokenizer
+
+
 def _bare(
     folder: Folder, config: dict[str, Any], names: dict[str, str], text_format: TextFormat, rows: int
 ) -> Tokenizer | None:
@@ -85,11 +92,9 @@ def _bare(
         lowercase = _flag(config, "do_lower_case", text_format.lowercase, folder)
         return _wordpiece(folder, config, lowercase, names, rows)
     if folder.has("vocab.json") and folder.has("merges.txt"):
-        return _byte_level(folder, config, rows)
+        return _byte_level(folder, config)
     for name in SENTENCEPIECE_FILES:
         if folder.has(name):
-            # Version 5 of the reference rebuilds these classes in its own way even beside a tokenizer.json.
-            config.pop("tokenizer_class", None)
             data = folder.read(name, limits.SENTENCEPIECE_BYTES)
             return sentencepiece.build(sentencepiece.read(data, str(folder.path / name), rows), text_format)
     return None
@@ -107,10 +112,10 @@ def _wordpiece(folder: Folder, config: dict[str, Any], lowercase: bool, names: d
     # Not str.splitlines(): it would also end a line at U+2028 and its like, which are tokens of real vocabularies.
     lines = io.TextIOWrapper(io.BytesIO(folder.read("vocab.txt", limits.TOKENIZER_BYTES)), encoding="utf-8")
     vocabulary = {line.rstrip("\n"): id_ for id_, line in zip(range(rows + 1), lines, strict=False)}
-    _check_ids(vocabulary, rows, str(folder.path / "vocab.txt"))
-    if names["unk_token"] not in vocabulary:
-        raise CorruptFile(f"{folder.path / 'vocab.txt'} has no {show(names['unk_token'])}; download it again")
-    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token=names["unk_token"]))
+    unknown = names.get("unk_token", "")
+    if unknown not in vocabulary:
+        raise CorruptFile(f"{folder.path / 'vocab.txt'} lacks the unknown token {show(unknown)!r}; download it again")
+    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token=unknown))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=lowercase)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.decoder = decoders.WordPiece()
@@ -119,15 +124,16 @@ def _wordpiece(folder: Folder, config: dict[str, Any], lowercase: bool, names: d
     return tokenizer
 
 
-def _byte_level(folder: Folder, config: dict[str, Any], rows: int) -> Tokenizer:
+def _byte_level(folder: Folder, config: dict[str, Any]) -> Tokenizer:
     where = str(folder.path / "merges.txt")
     vocabulary = folder.json("vocab.json", limits.TOKENIZER_BYTES)
-    _check_ids(vocabulary, rows, str(folder.path / "vocab.json"))
     data = folder.read("merges.txt", limits.TOKENIZER_BYTES)
     if data.count(b"\n") > limits.MERGES:
         raise LimitExceeded(f"{where} has over {limits.MERGES:,} lines; no such file has")
-    lines = [line for line in data.decode("utf-8").split("\n") if line and not line.startswith("#version")]
-    merges = [tuple(line.split(" ")) for line in lines]
+    lines = data.decode("utf-8").split("\n")
+    merges = [tuple(line.split(" ")) for line in lines if line and not line.startswith("#version")]
+    if any(len(merge) != 2 for merge in merges):
+        raise CorruptFile(f"{where} has a line that does not name two tokens; download it again")
     tokenizer = Tokenizer(models.BPE(vocabulary, merges, continuing_subword_prefix="", end_of_word_suffix=""))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -160,8 +166,8 @@ def _add_listed(tokenizer: Tokenizer, config: dict[str, Any], special: set[str],
             id_: AddedToken(content, normalized=content not in special, special=content in special)
             for content, id_ in _settings(folder, "added_tokens.json").items()
         }
-    for id_, token in sorted(listed.items()):
-        tokenizer.add_tokens([token])
+    tokenizer.add_tokens([listed[id_] for id_ in sorted(listed)])  # all at once: each call indexes all tokens anew
+    for id_, token in listed.items():
         if (given := tokenizer.token_to_id(token.content)) != id_:
             raise InvalidInput(
                 f"{folder}: the added token {show(token.content)} is listed as id {id_}, but comes to {given}; "
@@ -178,15 +184,17 @@ def _add_specials(
     is known stays empty.
     """
     specials = {role: name for role, name in names.items() if role in stated or tokenizer.token_to_id(name) is not None}
+    extra = stated.get("additional_special_tokens") or stated.get("extra_special_tokens") or []
     values = [(role, stated.get(role, name)) for role, name in specials.items()]
-    values += [("", value) for value in stated.get("additional_special_tokens") or []]
-    known = {token.content for token in tokenizer.get_added_tokens_decoder().values()}
+    values += [("", value) for value in (extra.values() if isinstance(extra, dict) else extra)]
+    tokens = []
     for role, value in values:
-        token = _added_token(value, folder)
         if role == "mask_token" and isinstance(value, str) and not isinstance(tokenizer.model, models.WordPiece):
-            token = AddedToken(value, lstrip=True)  # stands for a word with the space before it
-        if token.content not in known:
-            tokenizer.add_special_tokens([token])
+            tokens.append(AddedToken(value, lstrip=True))  # stands for a word with the space before it
+        else:
+            tokens.append(_added_token(value, folder))
+    known = {token.content for token in tokenizer.get_added_tokens_decoder().values()}
+    tokenizer.add_special_tokens([token for token in tokens if token.content not in known])
     return specials
 
 
@@ -205,7 +213,7 @@ def _frame(tokenizer: Tokenizer, text_format: TextFormat, names: dict[str, str],
     single, pair = rename(text_format.single), rename(text_format.pair)
     used = {part.partition(":")[0] for part in single + pair if not part.startswith("$")}
     if missing := [name for name in used if tokenizer.token_to_id(name) is None]:
-        raise CorruptFile(f"{folder}: its vocabulary has no {show(missing[0])}; download it again")
+        raise CorruptFile(f"{folder}: its vocabulary lacks the special token {show(missing[0])!r}; download it again")
     framing: processors.PostProcessor = processors.TemplateProcessing(
         single=single, pair=pair, special_tokens=[(name, tokenizer.token_to_id(name)) for name in used]
     )

@@ -8,6 +8,7 @@ from typing import Any, get_type_hints
 
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from triarch.config import Config
 from triarch.errors import NotFound, show
@@ -43,9 +44,28 @@ class Family:
     def build(self, config: Config, architecture: str, device: torch.device | str = "cpu") -> Network:
         """A model with fresh weights."""
         with torch.device(device):
-            model: Network = self.module.Model(config, self.head(architecture))
+            model = self._make(config, architecture)
+        return model.apply(model.initialize)
+
+    def outline(self, config: Config, architecture: str) -> Network:
+        """A model on the meta device: all shapes, no memory, to be filled from a checkpoint."""
+        with torch.device("meta"), _NoInitialization():
+            return self._make(config, architecture)
+
+    def _make(self, config: Config, architecture: str) -> Network:
+        model: Network = self.module.Model(config, self.head(architecture))
         model.family, model.architecture, model.sidecars = self, architecture, {}
         return model.eval()
+
+
+class _NoInitialization(TorchFunctionMode):
+    """Leaves out torch.nn.init, which on the meta device only costs time: two seconds of imports at its first call."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if getattr(func, "__module__", None) == "torch.nn.init":
+            return kwargs["tensor"] if "tensor" in kwargs else args[0]
+        return func(*args, **kwargs)
 
 
 def scores(head: type[nn.Module]) -> type:

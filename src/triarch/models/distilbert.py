@@ -98,10 +98,6 @@ class Model(Network):
             for _ in range(c.num_layers)
         )
         self.head = head(c, self.embeddings)
-        self.apply(self.initialize)
-        if c.sinusoidal:
-            with torch.no_grad():
-                self.embeddings.position.weight.copy_(sinusoids(c.max_positions, c.hidden_size))
 
     def features(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
         mask = None if attention_mask is None else padding_mask(attention_mask)
@@ -116,6 +112,11 @@ class Model(Network):
         """(B, T), or (B, C, T) for multiple choice -> the NamedTuple of the head."""
         flat = [None if x is None else x.flatten(0, -2) for x in (input_ids, attention_mask)]
         return self.head(self.features(*flat).unflatten(0, input_ids.shape[:-1]))
+
+    def initialize(self, module: nn.Module) -> None:
+        super().initialize(module)
+        if module is self.embeddings and self.config.sinusoidal:
+            module.position.weight.data = sinusoids(self.config.max_positions, self.config.hidden_size)
 
 
 # Heads: each maps features (B, T, D) to the scores of its task.

@@ -110,7 +110,6 @@ class Model(Network):
             for _ in range(c.num_layers)
         )
         self.head = head(c, self.embeddings)
-        self.apply(self.initialize)
 
     def features(
         self, input_ids: Tensor, attention_mask: Tensor | None = None, token_type_ids: Tensor | None = None

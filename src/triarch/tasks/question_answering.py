@@ -102,8 +102,9 @@ class QuestionAnswering(_base.Task):
                 found = answers.setdefault(text.lower(), {"score": 0.0, "start": begin, "end": stop, "answer": text})
                 found["score"] += score
         ranked = list(answers.values())
-        if options.handle_impossible_answer:
-            ranked.append({"score": min(impossible), "start": 0, "end": 0, "answer": ""})
+        if options.handle_impossible_answer or not ranked:  # a context of white space has no span at all
+            score = min(impossible) if options.handle_impossible_answer else 0.0
+            ranked.append({"score": score, "start": 0, "end": 0, "answer": ""})
         ranked = sorted(ranked, key=lambda answer: -answer["score"])[: options.top_k]
         return ranked[0] if len(ranked) == 1 else ranked
 

@@ -105,8 +105,8 @@ def _span(view: View, tensor: str) -> int:
 def _entry(folder: Folder, name: str, start: int, view: View, span: int) -> Entry:
     """A checked view of the storage that lies at byte `start` of the file."""
     dtype, shape, stride = view.storage.dtype, view.shape, view.stride
-    if span == 0:  # its offset may lie beyond the storage
-        return dense(folder, name, start, dtype, shape)
+    if span == 0:  # nothing to read; its offset may lie beyond the storage
+        return Entry(dtype, shape, (name, start), lambda: torch.empty(shape, dtype=dtype))
     start += view.offset * dtype.itemsize
     steps = [step for step, size in zip(stride, shape, strict=True) if size > 1]
     row_major = span == math.prod(shape) and steps == sorted(steps, reverse=True)

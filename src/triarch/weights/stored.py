@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -32,11 +33,11 @@ def dense(folder: Folder, name: str, start: int, dtype: torch.dtype, shape: tupl
     """
 
     def read() -> Tensor:
-        raw = torch.empty(math.prod(shape) * dtype.itemsize, dtype=torch.uint8)
+        raw = np.empty(math.prod(shape) * dtype.itemsize, dtype=np.uint8)  # NumPy asks for huge pages, torch does not
         with folder.open(name) as file:
             file.seek(start)
-            if file.readinto(memoryview(raw.numpy())) != len(raw):  # type: ignore[attr-defined]
+            if file.readinto(memoryview(raw)) != len(raw):
                 raise CorruptFile(f"{folder.path / name} ended while it was read; copy or download it again")
-        return raw.view(dtype).view(shape)
+        return torch.from_numpy(raw).view(dtype).view(shape)
 
     return Entry(dtype, shape, (name, start), read)

