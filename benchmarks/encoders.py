@@ -160,7 +160,9 @@ def main() -> None:
     texts = texts_of(given.text)
     with tempfile.TemporaryDirectory() as scratch:
         for name, folder in {"MiniLM": minilm, "BERT-base": bert_base(Path(scratch), minilm)}.items():
-            results = {("load", who): run(who, "load", folder, given.text) for who in ("read", "triarch", "transformers")}
+            results = {
+                ("load", who): run(who, "load", folder, given.text) for who in ("read", "triarch", "transformers")
+            }
             for who in ("triarch", "one by one", "in batches", "sorted"):
                 results["encode", who] = run(who, "encode", folder, given.text)
             if given.json:
@@ -182,8 +184,10 @@ def report(name: str, results: dict, count: int) -> None:
     for who in ("triarch", "one by one", "in batches", "sorted"):
         seconds = results["encode", who]["seconds"]
         label = who if who == "triarch" else f"transformers, {who}"
-        print(f"  {label:28}{count / seconds:8.1f} texts/s {tokens / seconds:9,.0f} tokens/s   "
-              f"triarch is {seconds / fastest:.2f} x")
+        print(
+            f"  {label:28}{count / seconds:8.1f} texts/s {tokens / seconds:9,.0f} tokens/s   "
+            f"triarch is {seconds / fastest:.2f} x"
+        )
 
 
 if __name__ == "__main__":

@@ -1,13 +1,12 @@
 """Every task against what the reference's pipelines answer: tests/goldens/make.py has the models and the cases."""
 
 import json
-from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pytest
-import tiny
 
+import tiny
 import triarch
 
 CASES = [
@@ -15,12 +14,6 @@ CASES = [
     for path in sorted((Path(__file__).parent / "goldens").glob("*.json"))
     for number, case in enumerate(json.loads(path.read_text(encoding="utf-8")))
 ]
-
-
-@pytest.fixture(scope="module")
-def load(tmp_path_factory):
-    """The models by name, each made once."""
-    return cache(lambda name: triarch.load(tiny.write_checkpoint(tmp_path_factory.mktemp(name), **tiny.MODELS[name])))
 
 
 def assert_same(got, want, place="answer"):
@@ -43,6 +36,6 @@ def assert_same(got, want, place="answer"):
 
 
 @pytest.mark.parametrize("task, case", CASES)
-def test_answers_as_the_reference_does(task, case, load):
-    made = triarch.pipeline(task, load(case["model"]), **case["init"])
+def test_answers_as_the_reference_does(task, case):
+    made = triarch.pipeline(task, tiny.load(case["model"]), **case["init"])
     assert_same(made(*case["args"], **case["call"]), case["output"])

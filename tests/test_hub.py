@@ -29,11 +29,18 @@ class Hub(http.server.BaseHTTPRequestHandler):
         path = self.path.split("?")[0]
         self.asked.append(path)
         files = {file.name: file.read_bytes() for file in self.folder.iterdir()}
-        if path in ("/api/models/team/tiny", f"/api/models/team/tiny/revision/{COMMIT}", "/api/models/team/tiny/revision/main"):
+        if path in (
+            "/api/models/team/tiny",
+            f"/api/models/team/tiny/revision/{COMMIT}",
+            "/api/models/team/tiny/revision/main",
+        ):
             siblings = [{"rfilename": name} for name in files]
             body, kind = {"id": "team/tiny", "sha": COMMIT, "siblings": siblings}, "application/json"
         elif path == f"/api/models/team/tiny/tree/{COMMIT}":
-            body = [{"type": "file", "path": n, "size": len(b), "oid": f"{i:040x}"} for i, (n, b) in enumerate(files.items())]
+            body = [
+                {"type": "file", "path": n, "size": len(b), "oid": f"{i:040x}"}
+                for i, (n, b) in enumerate(files.items())
+            ]
             kind = "application/json"
         elif path.startswith(f"/team/tiny/resolve/{COMMIT}/") and path.rsplit("/", 1)[1] in files:
             body, kind = files[path.rsplit("/", 1)[1]], "application/octet-stream"

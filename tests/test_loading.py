@@ -106,11 +106,13 @@ def test_tied_weights_may_be_there_twice(masked):
     folder, _, want = masked
     rewrite(
         folder,
-        lambda tensors: tensors
-        | {
-            "cls.predictions.decoder.weight": tensors["bert.embeddings.word_embeddings.weight"].clone(),
-            "cls.predictions.decoder.bias": tensors["cls.predictions.bias"].clone(),
-        },
+        lambda tensors: (
+            tensors
+            | {
+                "cls.predictions.decoder.weight": tensors["bert.embeddings.word_embeddings.weight"].clone(),
+                "cls.predictions.decoder.bias": tensors["cls.predictions.bias"].clone(),
+            }
+        ),
     )
     same(scores(folder), want)
 

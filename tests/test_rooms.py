@@ -63,8 +63,12 @@ def test_tasks_hold_no_family():
 
 def test_nothing_imports_the_oracle_or_unpickles():
     for path in FILES:
-        names = {alias.name for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Import)
-                 for alias in node.names}
+        names = {
+            alias.name
+            for node in ast.walk(ast.parse(path.read_text()))
+            if isinstance(node, ast.Import)
+            for alias in node.names
+        }
         modules = {node.module for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ImportFrom)}
         roots = {str(name).split(".")[0] for name in names | modules}
         assert not roots & {"transformers", "pickle", "pickletools", "marshal", "dill", "shelve"}, path

@@ -6,8 +6,11 @@ numpy and the standard library are imported at the top.
 
 import json
 import re
+import tempfile
 import zlib
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -26,7 +29,7 @@ Prices rose 12.5% in 1999 (and fell in 2001).
 This example is about sports. This text is about politics, science or cooking.
 """.strip().split("\n")
 
-PIECES = "ing ed s er est ly tion ness men 's".split()
+PIECES = ("ing", "ed", "s", "er", "est", "ly", "tion", "ness", "men")
 ACCENTED = "éèüñçßö"
 PUNCTUATION = "!\"#$%&'()*+,-./:;<=>?@[]_{|}~"
 CHARACTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
@@ -56,11 +59,15 @@ VOCABULARY = Path(__file__).parent / "goldens" / "vocab"  # byte-level BPE, trai
 
 
 def values(name: str, shape: tuple[int, ...]) -> np.ndarray:
-    """The tensor that a checkpoint holds under `name`: float32, spread so that a model's answers are clear ones."""
+    """The tensor that a checkpoint holds under `name`: float32, such that answers are clear and depend on the input."""
     normal = np.random.RandomState(zlib.crc32(name.encode())).standard_normal(shape).astype(np.float32)
     if re.search(r"norm\.weight$", name, re.IGNORECASE):
-        return 1 + 0.2 * normal
-    return (0.5 if len(shape) == 1 else 0.25) * normal
+        return 1 + 0.1 * normal
+    if re.search(r"(classifier|out_proj|qa_outputs)\.weight$", name):  # the last layer of a head
+        return 0.5 * normal
+    if len(shape) == 1 or re.search(r"(position|token_type)_embeddings", name):
+        return 0.1 * normal
+    return 0.3 * normal
 
 
 def words() -> list[str]:
@@ -143,7 +150,8 @@ def write_files(
         (folder / "tokenizer.json").write_text(json.dumps(pipeline, ensure_ascii=False), encoding="utf-8")
     if labels is not None:
         config |= {"id2label": dict(enumerate(labels)), "label2id": {label: i for i, label in enumerate(labels)}}
-    raw = {"model_type": model_type, "architectures": [architecture], "vocab_size": count, **SHAPES[model_type], **config}
+    named = {"model_type": model_type, "architectures": [architecture], "vocab_size": count}
+    raw = named | SHAPES[model_type] | config
     (folder / "config.json").write_text(json.dumps(raw, indent=2), encoding="utf-8")
     (folder / "tokenizer_config.json").write_text(json.dumps(settings, indent=2), encoding="utf-8")
 
@@ -164,10 +172,10 @@ def write_checkpoint(folder: Path, model_type: str, architecture: str, **config:
     return folder
 
 
-TAGS = ["O", "B-PER", "I-PER", "B-LOC", "I-LOC"]
+TAGS = ["B-MISC", "B-LOC", "I-PER", "I-LOC", "B-PER", "I-ORG", "B-ORG", "O", "I-MISC"]
 NLI = ["contradiction", "neutral", "entailment"]
 
-# Every model that a golden was made with: the arguments of `write_checkpoint`
+# By name, the arguments of `write_checkpoint`
 MODELS: dict[str, dict] = {
     "bert": {"model_type": "bert", "architecture": "BertModel"},
     "distilbert": {"model_type": "distilbert", "architecture": "DistilBertModel"},
@@ -220,7 +228,7 @@ MODELS: dict[str, dict] = {
     "bert-cased-tags": {
         "model_type": "bert",
         "architecture": "BertForTokenClassification",
-        "labels": ["NOUN", "VERB", "X-ADJ", "O"],
+        "labels": ["NOUN", "O", "X-ADJ", "VERB", "ADP"],
         "lowercase": False,
     },
     "distilbert-tags": {
@@ -242,4 +250,15 @@ MODELS: dict[str, dict] = {
     "bert-qa": {"model_type": "bert", "architecture": "BertForQuestionAnswering"},
     "distilbert-qa": {"model_type": "distilbert", "architecture": "DistilBertForQuestionAnswering"},
     "roberta-qa": {"model_type": "roberta", "architecture": "RobertaForQuestionAnswering"},
+    "bert-next": {"model_type": "bert", "architecture": "BertForNextSentencePrediction"},
+    "bert-pretraining": {"model_type": "bert", "architecture": "BertForPreTraining"},
 }
+
+
+@cache
+def load(name: str) -> Any:
+    """The model of that name, as `triarch.load` gives it. It is shared: no test may change it."""
+    import triarch
+
+    with tempfile.TemporaryDirectory() as folder:
+        return triarch.load(write_checkpoint(Path(folder), **MODELS[name]))

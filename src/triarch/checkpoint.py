@@ -60,9 +60,7 @@ def load(
     architecture = head or choose_head(kind, config, entries, scores)
     network = kind.outline(config, architecture)
     place = pick_device(device)
-    table.load(
-        network, kind.weights, entries, dtype=pick_dtype(dtype, raw, entries), device=place, new_head=new_head
-    )
+    table.load(network, kind.weights, entries, dtype=pick_dtype(dtype, raw, entries), device=place, new_head=new_head)
     if kind.text is not None:
         network.processor = load_text(folder, kind.text, vocab_size=config.vocab_size, max_tokens=config.max_tokens)
     network.sidecars = _sidecars(folder)
@@ -76,7 +74,7 @@ def describe(folder: Folder) -> tuple[dict[str, Any], Family]:
         raise CorruptFile(f"{folder}/config.json is a {type(raw).__name__}, wanted an object; download it again")
     model_type = raw.get("model_type")
     if not isinstance(model_type, str):
-        raise InvalidInput(f"{folder}/config.json has no model_type; add the family's name, such as \"bert\"")
+        raise InvalidInput(f'{folder}/config.json has no model_type; add the family\'s name, such as "bert"')
     return raw, family(model_type)
 
 
@@ -94,7 +92,9 @@ def choose_head(kind: Family, config: Config, entries: dict[str, Entry], wanted:
     for name, head in kind.heads.items():
         if scores_of(head).__name__ in wanted and _holds(kind, config, entries, name):
             return name
-    raise Unsupported(f"{first} has no head that gives {' or '.join(wanted)}; choose another checkpoint, or train a head")
+    raise Unsupported(
+        f"{first} has no head that gives {' or '.join(wanted)}; choose another checkpoint, or train a head"
+    )
 
 
 def _holds(kind: Family, config: Config, entries: dict[str, Entry], architecture: str) -> bool:
@@ -146,7 +146,9 @@ def _sidecars(folder: Folder) -> dict[str, bytes]:
     names = [name for name in SIDECARS if folder.has(name)]
     if "modules.json" in names:
         modules = folder.json("modules.json")
-        paths = [module.get("path") for module in modules if isinstance(module, dict)] if isinstance(modules, list) else []
+        paths = (
+            [module.get("path") for module in modules if isinstance(module, dict)] if isinstance(modules, list) else []
+        )
         for path in filter(None, paths):
             if not isinstance(path, str) or not PLAIN_NAME.fullmatch(path):
                 raise UnsafeFile(f"{folder}/modules.json names the folder {show(path)!r}, which is not a plain name")
@@ -183,5 +185,3 @@ def save(model: Network, folder: str | os.PathLike[str], *, shard_bytes: int = 5
         "torch_dtype": str(dtype).removeprefix("torch."),  # the spelling that both major versions read
     }
     write_text(path / "config.json", json.dumps(raw, indent=2, sort_keys=True) + "\n")
-
-

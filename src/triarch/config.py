@@ -10,7 +10,9 @@ from triarch import limits
 from triarch.errors import InvalidInput, Unsupported, show, some
 
 
-def hf(name: str, default: Any, *, least: int = 1, most: int = limits.HIDDEN_SIZE, choices: tuple[str, ...] = ()) -> Any:
+def hf(
+    name: str, default: Any, *, least: int = 1, most: int = limits.HIDDEN_SIZE, choices: tuple[str, ...] = ()
+) -> Any:
     """Declare a field that config.json calls `name`; whole numbers lie in `least`..`most`, strings among `choices`."""
     return field(default=default, metadata={"hf": name, "least": least, "most": most, "choices": choices})
 

@@ -64,6 +64,11 @@ class SpanScores(NamedTuple):
     end_logits: Tensor  # (B, T)
 
 
+Scores = (
+    Features | WordScores | FollowsScores | PretrainingScores | LabelScores | ChoiceScores | TokenScores | SpanScores
+)
+
+
 @dataclass(frozen=True)
 class TextFormat:
     """How a family writes text as ids. A tokenizer.json says most of this itself; a bare vocabulary does not."""
@@ -94,7 +99,7 @@ class Network(nn.Module):
     processor: Any = None  # raw input -> dict of tensors, and back
     sidecars: dict[str, bytes]  # small files that lay beside the weights and are saved with them
 
-    def features(self, *args: Tensor, **kwargs: Tensor) -> Tensor:
+    def features(self, *args: Any, **kwargs: Any) -> Tensor:
         """Inputs -> (B, T, D), before any head."""
         raise NotImplementedError(f"{type(self).__module__} has no features()")
 

@@ -35,7 +35,12 @@ DESCRIPTIONS = [
     "sentence_bert_config.json",
     "[0-9]_*/config.json",
 ]
-SAFETENSORS = ["model.safetensors", "model.safetensors.index.json", "model-*-of-*.safetensors", "[0-9]_*/model.safetensors"]
+SAFETENSORS = [
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "model-*-of-*.safetensors",
+    "[0-9]_*/model.safetensors",
+]
 LEGACY = ["pytorch_model.bin", "pytorch_model.bin.index.json", "pytorch_model-*-of-*.bin"]
 
 
@@ -65,7 +70,9 @@ def _snapshot(repo: str, revision: str | None) -> str:
     from huggingface_hub import HfApi, constants, errors, snapshot_download
 
     def cached() -> str:
-        return snapshot_download(repo, revision=revision, local_files_only=True, allow_patterns=DESCRIPTIONS + SAFETENSORS)
+        return snapshot_download(
+            repo, revision=revision, local_files_only=True, allow_patterns=DESCRIPTIONS + SAFETENSORS
+        )
 
     offline = constants.is_offline_mode()
     try:

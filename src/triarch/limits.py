@@ -10,7 +10,7 @@ HEADER_BYTES = 16 * MIB  # safetensors header: room for TENSORS names of 160 byt
 SHARDS = 10_000
 TENSORS = 100_000
 TENSOR_DIMENSIONS = 8
-PICKLE_BYTES = 64 * MIB  # the part of a legacy .bin that describes tensors
+PICKLE_BYTES = 16 * MIB  # the part of a legacy .bin that describes tensors
 SIDECAR_BYTES = 64 * MIB  # sentence-transformers modules beside the model
 
 # What a config may ask for; anything real is far below

@@ -5,8 +5,8 @@
     /tmp/reference/bin/python tests/goldens/make.py
 
 Writes tests/goldens/<task>.json: a list of {"model", "init", "args", "call", "output"}, where `model` is a name in
-`tiny.MODELS`, `init` the keyword arguments of `pipeline()`, and `args` and `call` those of the call. tests/test_goldens.py
-reads these files alone. triarch is not imported, and need not be installed.
+`tiny.MODELS`, `init` the keyword arguments of `pipeline()`, and `args` and `call` those of the call. These files are
+all that tests/test_goldens.py reads. triarch is not imported, and need not be installed.
 """
 
 import json
@@ -20,9 +20,10 @@ from typing import Any
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
 
-import tiny  # noqa: E402
 import torch  # noqa: E402
 import transformers  # noqa: E402
+
+import tiny  # noqa: E402
 
 Case = tuple[str, dict, list, dict]  # model, init, args, call
 
@@ -88,6 +89,17 @@ TEXT_CLASSIFICATION = [
     case("roberta-labels", {"text": LONG, "text_pair": LONG}, truncation=True, max_length=21),
     case("bert-labels", [GOOD, BAD, LONG], truncation=True, padding=True, batch_size=3),
     case("bert-labels", [GOOD, BAD, QUESTION], batch_size=2),
+    case("bert-labels", "Ada [SEP] lived [MASK] in [UNK] London [CLS]", top_k=None),
+    case("roberta-labels", "Ada </s> lived <mask> in <s> London", top_k=None),
+    case("bert-labels", "x" * 150 + " " + GOOD, top_k=None),
+    case("bert-labels", [{"text": GOOD, "text_pair": ""}, {"text": GOOD, "text_pair": None}], top_k=None),
+    *(
+        case(model, {"text": BAD, "text_pair": LONG[:150]}, truncation=True, max_length=most, top_k=None)
+        for model in ("bert-labels", "roberta-labels")
+        for most in (7, 16, 25, 34)
+    ),
+    case("bert-labels", {"text": LONG[:150], "text_pair": BAD}, truncation=True, max_length=33, top_k=None),
+    case("bert-labels", GOOD, function_to_apply=None),
 ]
 
 SUBJECTS = ["politics", "sports", "cooking", "science"]
@@ -119,6 +131,9 @@ ZERO_SHOT_CLASSIFICATION = [
     # The reference cuts the text, and ours when told to, as `truncation=True` tells both
     case("bert-nli", LONG, candidate_labels=SUBJECTS, truncation=True),
     case("roberta-nli", [LONG, MATCH], candidate_labels=SUBJECTS, multi_label=True, truncation=True),
+    case("bert-nli", MATCH, candidate_labels=["sports", "", "politics "]),
+    case("bert-nli", MATCH, candidate_labels="sports,, politics,"),
+    case("bert-nli", MATCH, candidate_labels=SUBJECTS, multi_label=None),
 ]
 
 STRATEGIES = ("none", "simple", "first", "average", "max")
@@ -166,6 +181,19 @@ TOKEN_CLASSIFICATION = [
     case("bert-tags", WORDS, is_split_into_words=True, delimiter="", aggregation_strategy="simple", ignore_labels=[]),
     case("roberta-tags", WORDS, is_split_into_words=True, delimiter=" | ", aggregation_strategy="first"),
     case("bert-tags", ["New York", "it's", "", "e-mail"], is_split_into_words=True, ignore_labels=[]),
+    case("roberta-tags", ["New York", "it's", "", "e-mail"], is_split_into_words=True, ignore_labels=[]),
+    case("xlm-roberta-tags", ["New York", "it's", "", "e-mail"], is_split_into_words=True, ignore_labels=[]),
+    case("bert-tags", "Ada [SEP] lived [MASK] in [UNK] London [CLS]", ignore_labels=[]),
+    case("bert-tags", "Ada [SEP] lived [MASK] in [UNK] London", ignore_labels=[], aggregation_strategy="max"),
+    case("roberta-tags", "Ada </s> lived <mask> in <unk> London", ignore_labels=[], aggregation_strategy="average"),
+    case("bert-tags", "x" * 150 + " " + ADA, ignore_labels=[], aggregation_strategy="first"),
+    case("bert-cased-tags", "  Playing\n\nPlayful players replayed", ignore_labels=[], aggregation_strategy="average"),
+    case("roberta-tags", "  Playing\n\nPlayful  players", ignore_labels=[], aggregation_strategy="average"),
+    case("xlm-roberta-tags", "İstanbul ﬁne ½ ① naïve", ignore_labels=[]),
+    case("xlm-roberta-tags", "İstanbul ﬁne ½ ① naïve", ignore_labels=[], aggregation_strategy="max"),
+    case("bert-tags", ADA, aggregation_strategy=None),
+    case("bert-tags", ADA, init={"aggregation_strategy": "simple"}, aggregation_strategy=None),
+    case("bert-tags", WORDS, is_split_into_words=True, delimiter=None),
 ]
 
 STORY = "My name is Wolfgang and I live in Berlin, where I work for a small company."
@@ -215,6 +243,12 @@ QUESTION_ANSWERING = [
     case("bert-qa", question="中国?", context="日本 👩‍👩‍👧 e\u0301te\u0301 中国 İstanbul ﬁne", top_k=3),
     case("roberta-qa", question="中国?", context="日本 👩‍👩‍👧 e\u0301te\u0301 中国 İstanbul ﬁne", top_k=3),
     case("roberta-qa", question="中国?", context="日本 👩‍👩‍👧 e\u0301te\u0301 中国", top_k=2, align_to_words=False),
+    case("bert-qa", question=ASKED, context=LONG, max_seq_len=30, top_k=3),
+    case("roberta-qa", question=ASKED, context=LONG, max_seq_len=30, handle_impossible_answer=True, top_k=3),
+    case("bert-qa", question="Who [SEP]?", context="Ada [SEP] lived [MASK] in [UNK] London", top_k=3),
+    case("bert-qa", question="Who?", context="Ada [CLS] lived in London, " + TALE, top_k=3),
+    case("bert-qa", question="Who?", context="x" * 150 + " " + TALE, top_k=3),
+    case("bert-qa", question=ASKED, context=TALE, top_k=None, max_answer_len=None, align_to_words=None),
 ]
 
 
@@ -251,6 +285,11 @@ FILL_MASK = [
     case("bert-words", masked("bert", ONE + " " + LONG), tokenizer_kwargs={"truncation": True}, top_k=2),
     case("roberta-words", masked("roberta", ONE + LONG), tokenizer_kwargs={"truncation": True, "max_length": 20}),
     case("bert-words", [masked("bert", ONE), masked("bert", "I love this _ .")], batch_size=2, top_k=2),
+    case("bert-words", masked("bert", TWO), targets=["[PAD]", "[SEP]", "[UNK]", "dog"]),
+    case("bert-words", masked("bert", ONE), targets=["[PAD]", "[SEP]", "[UNK]", "dog"]),
+    case("bert-words", masked("bert", "Ada [SEP] lived [PAD] in _ London [CLS]"), top_k=2),
+    case("bert-words", masked("bert", "Ada [SEP] lived [PAD] in _ London _ [CLS]"), top_k=2),
+    case("bert-words", masked("bert", ONE), init={"top_k": 2}, top_k=None, targets=None),
 ]
 
 FEATURE_EXTRACTION = [

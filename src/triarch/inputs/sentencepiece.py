@@ -127,7 +127,9 @@ def build(model: Model, text_format: TextFormat) -> Tokenizer:
     decoding: list[decoders.Decoder]
     if model.remove_extra_whitespaces:
         prefix = "always" if model.add_dummy_prefix else "never"
-        steps += [normalizers.Strip(left=False, right=True), normalizers.Replace(Regex(" {2,}"), SPACE)]
+        # Spaces at the beginning become the prefix, if there is one.
+        strip = normalizers.Strip(left=not model.add_dummy_prefix, right=True)
+        steps += [strip, normalizers.Replace(Regex(" {2,}"), SPACE)]
         tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(SPACE, prefix)
         decoding = [decoders.ByteFallback()] if model.byte_fallback else []
         decoding.append(decoders.Metaspace(SPACE, prefix))

@@ -10,7 +10,6 @@ import operator
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
 
 import torch
 from tokenizers import Encoding, Tokenizer, normalizers, pre_tokenizers, processors
@@ -23,12 +22,10 @@ from triarch.files import Folder
 from triarch.inputs import vocabulary
 
 Text = str | Sequence[str]
-Side = Literal["auto", "first", "second"]  # which text of a pair gives way; auto: the longer
 Sizes = tuple[int, int]  # tokens of the first text and of its pair
 
-# What `clean_up_tokenization_spaces` in tokenizer_config.json does to decoded text, in this order
-TIDIED = {" .": ".", " ?": "?", " !": "!", " ,": ",", " ' ": "'", " n't": "n't", " 'm": "'m", " 's": "'s",
-          " 've": "'ve", " 're": "'re"}  # fmt: skip
+# Out of these `clean_up_tokenization_spaces` in tokenizer_config.json takes the spaces, after decoding, in this order
+SPACED = (" .", " ?", " !", " ,", " ' ", " n't", " 'm", " 's", " 've", " 're")
 
 
 def load_text(folder: Folder, text_format: TextFormat, *, vocab_size: int, max_tokens: int) -> "TextProcessor | None":
@@ -81,7 +78,7 @@ class TextProcessor:
         # Windows get their special tokens once they are cut, so the two steps are kept apart.
         self._framing = found.tokenizer.post_processor or processors.TemplateProcessing("$A", "$A $B:1", [])
         self._plain = found.tokenizer
-        self._plain.post_processor = None  # type: ignore[assignment]
+        self._plain.post_processor = None
         splitter = self._plain.pre_tokenizer
         self._joins_words = isinstance(splitter, pre_tokenizers.ByteLevel) and not splitter.add_prefix_space
 
@@ -114,9 +111,9 @@ class TextProcessor:
         Raises LimitExceeded for a text over `max_length` tokens, at most and by default what the model takes, unless
         `truncation` asks for it to be cut.
         """
-        texts = [text] if isinstance(text, str) else text
-        pairs = [pair] * len(texts) if pair is None or isinstance(pair, str) else pair
-        if len(texts) != len(pairs) or isinstance(text, str) is isinstance(pair, list):
+        texts = text if isinstance(text, list | tuple) else [text]
+        pairs = pair if isinstance(pair, list | tuple) else [pair] if pair is not None else [None] * len(texts)
+        if len(texts) != len(pairs):
             raise InvalidInput(f"{len(texts)} texts came with {len(pairs)} pairs; give one pair for each text")
         if truncation:
             return self.collate([self.cut(a, b, max_tokens=max_length)[0] for a, b in zip(texts, pairs, strict=True)])
@@ -145,14 +142,15 @@ class TextProcessor:
         *,
         max_tokens: int | None = None,
         stride: int = 0,
-        side: Side = "auto",
+        side: str = "auto",
         parse_special: bool = True,
     ) -> list[Encoding]:
         """Encodings of at most `max_tokens` that together lose nothing; a single one where all fits.
 
-        The windows run over one side, overlap by `stride` tokens, and each holds the other side whole. Where that
-        leaves them less than a quarter of the room, or no more than the stride, they run over both sides, in all
-        combinations. Raises InvalidInput for a stride that no window can hold, LimitExceeded for too many windows.
+        The windows run over one side ("first", "second", or "auto" for the longer), overlap by `stride` tokens, and
+        each holds the other side whole. Where that leaves them less than a quarter of the room, or no more than the
+        stride, they run over both sides, in all combinations. Raises InvalidInput for a stride that no window can
+        hold, LimitExceeded for too many windows.
         """
         first, second, sizes, room = self._measured(text, pair, max_tokens, parse_special)
         keep = _keep(sizes, room, side)
@@ -174,13 +172,13 @@ class TextProcessor:
         pair: Text | None = None,
         *,
         max_tokens: int | None = None,
-        side: Side = "auto",
+        side: str = "auto",
         parse_special: bool = True,
     ) -> tuple[Encoding, int]:
         """The beginning of a text that fits, and how many tokens were dropped (they are in `.overflowing`).
 
-        Of a pair one side gives way; with "auto" the longer one, and both from where they are equal. Raises
-        LimitExceeded where the other side leaves no room.
+        Of a pair one side gives way ("first" or "second"); with "auto" the longer one, and both from where they are
+        equal. Raises LimitExceeded where the other side leaves no room.
         """
         first, second, sizes, room = self._measured(text, pair, max_tokens, parse_special)
         keep = _share(sizes, room) if side == "auto" else _keep(sizes, room, side)
@@ -211,13 +209,18 @@ class TextProcessor:
         with vocabulary.guarded(self._found.source):
             text = self._plain.decode(checked, skip_special_tokens)
         if self.config.get("clean_up_tokenization_spaces") is True:
-            for spaced, tidy in TIDIED.items():
-                text = text.replace(spaced, tidy)
+            for spaced in SPACED:
+                text = text.replace(spaced, spaced.strip())
         return text
 
     def tokens(self, ids: Iterable[int] | Tensor) -> list[str]:
         """The token of each id, empty for a row of the embedding without one. Raises as `decode` does."""
         return [self._plain.id_to_token(id_) or "" for id_ in self._checked(ids)]
+
+    def joined(self, tokens: Sequence[str]) -> str:
+        """The text that tokens, as `Encoding.tokens` writes them, make together."""
+        decoder = self._plain.decoder
+        return " ".join(tokens) if decoder is None else decoder.decode(list(tokens))
 
     def save(self, folder: Path) -> None:
         """Write the files that this library, and both major versions of the reference, read the same ids from."""
@@ -251,7 +254,7 @@ class TextProcessor:
         state = json.loads(self._plain.to_str())
         model = state["model"]
         special = {token["content"] for token in state["added_tokens"] if token["special"]}
-        special -= {model["vocab"][model["unk_id"]][0] if "unk_id" in model else model.get("unk_token")}
+        special.discard(model.get("unk_token"))  # which the model looks up by its name
 
         def hide(token: str) -> str:
             return f" {token}" if token in special else token
@@ -272,22 +275,23 @@ class TextProcessor:
 
     def _encode(self, text: Text, pair: Text | None, parse_special: bool) -> tuple[Encoding, Encoding | None]:
         """Both texts on their own, without special tokens around them."""
-        for given in (text, pair):
-            if given is not None:
-                check_text(given)
-            if isinstance(given, list | tuple) and self._joins_words:
+        for given in (text,) if pair is None else (text, pair):
+            check_text(given)
+            if not isinstance(given, str) and self._joins_words:
                 raise Unsupported(
                     "this vocabulary marks words by the space before them, which a list of words does not have; "
                     "pass the text as one string, or set add_prefix_space in tokenizer_config.json"
                 )
-        tokenizer = self._plain if parse_special else self._literal
         with vocabulary.guarded(self._found.source):
+            tokenizer = self._plain if parse_special else self._literal
             first = tokenizer.encode(text, is_pretokenized=not isinstance(text, str))
             if pair is None:
                 return first, None
-            # A window past the first keeps the segment that its tokens were encoded as: here, the second.
-            before = [] if not self.segments else [""] if isinstance(pair, str) else [[]]
-            return first, tokenizer.encode(*before, pair, is_pretokenized=not isinstance(pair, str))
+            words = not isinstance(pair, str)
+            if not self.segments:
+                return first, tokenizer.encode(pair, is_pretokenized=words)
+            # Windows after the first keep the segment that their tokens were encoded in, so this has to be the second.
+            return first, tokenizer.encode([] if words else "", pair, is_pretokenized=words)
 
     def _measured(
         self, text: Text, pair: Text | None, max_tokens: int | None, parse_special: bool
@@ -323,7 +327,7 @@ class TextProcessor:
         return numbers
 
 
-def _keep(sizes: Sizes, room: int, side: Side) -> Sizes:
+def _keep(sizes: Sizes, room: int, side: str) -> Sizes:
     """How many tokens of each text stay where one of them gives way; below 1 if the other takes all the room."""
     moving = {"first": 0, "second": 1, "auto": 0 if sizes[0] > sizes[1] else 1}.get(side)
     if moving is None:

@@ -42,18 +42,22 @@ def load(folder: Folder, text_format: TextFormat, rows: int) -> Vocabulary | Non
     stated = config if "added_tokens_decoder" in config else config | _settings(folder, "special_tokens_map.json")
     named = text_format.specials | {role: stated[role] for role in ROLES if role in stated}
     names = {role: _content(named[role], role, folder) for role in ROLES if named.get(role) is not None}
-
     where = str(folder)
-
     with guarded(where):
+        extra = _extra(stated, folder)
         whole = folder.has("tokenizer.json")
         tokenizer = _whole(folder, config) if whole else _bare(folder, config, names, text_format, rows)
+        if tokenizer is None and stated:
+            raise NotFound(
+                f"{folder} has settings of a tokenizer but no vocabulary: tokenizer.json, vocab.txt, vocab.json with "
+                f"merges.txt, or {' or '.join(SENTENCEPIECE_FILES)}; download one of them"
+            )
         if tokenizer is None:
-            return _nothing(folder, stated)
+            return None
         _check_ids(base := tokenizer.get_vocab(), rows, where)
         if not whole:
-            _add_listed(tokenizer, config, set(names.values()), folder)
-        specials = _add_specials(tokenizer, stated, names, folder)
+            _add_listed(tokenizer, config, {*names.values(), *(token.content for token in extra)}, folder)
+        specials = _add_specials(tokenizer, stated, names, extra, folder)
         if tokenizer.get_vocab_size() > len(base):
             _check_ids(tokenizer.get_vocab(), rows, where)
         if not whole:
@@ -89,23 +93,14 @@ def _bare(
 ) -> Tokenizer | None:
     """The pipeline of a bare vocabulary, without any special token; None if the folder has none."""
     if folder.has("vocab.txt"):
-        lowercase = _flag(config, "do_lower_case", text_format.lowercase, folder)
-        return _wordpiece(folder, config, lowercase, names, rows)
+        return _wordpiece(folder, config, text_format.lowercase, names, rows)
     if folder.has("vocab.json") and folder.has("merges.txt"):
-        return _byte_level(folder, config)
+        return _byte_level(folder, config, rows)
     for name in SENTENCEPIECE_FILES:
         if folder.has(name):
             data = folder.read(name, limits.SENTENCEPIECE_BYTES)
             return sentencepiece.build(sentencepiece.read(data, str(folder.path / name), rows), text_format)
     return None
-
-
-def _nothing(folder: Folder, stated: dict[str, Any]) -> None:
-    if stated:
-        raise NotFound(
-            f"{folder} has settings of a tokenizer but no vocabulary: tokenizer.json, vocab.txt, vocab.json with "
-            f"merges.txt, or {' or '.join(SENTENCEPIECE_FILES)}; download one of them"
-        )
 
 
 def _wordpiece(folder: Folder, config: dict[str, Any], lowercase: bool, names: dict[str, str], rows: int) -> Tokenizer:
@@ -124,16 +119,17 @@ def _wordpiece(folder: Folder, config: dict[str, Any], lowercase: bool, names: d
     return tokenizer
 
 
-def _byte_level(folder: Folder, config: dict[str, Any]) -> Tokenizer:
+def _byte_level(folder: Folder, config: dict[str, Any], rows: int) -> Tokenizer:
     where = str(folder.path / "merges.txt")
     vocabulary = folder.json("vocab.json", limits.TOKENIZER_BYTES)
+    _check_ids(vocabulary, rows, str(folder.path / "vocab.json"))  # the model below would take a string for a path
     data = folder.read("merges.txt", limits.TOKENIZER_BYTES)
     if data.count(b"\n") > limits.MERGES:
         raise LimitExceeded(f"{where} has over {limits.MERGES:,} lines; no such file has")
-    lines = data.decode("utf-8").split("\n")
-    merges = [tuple(line.split(" ")) for line in lines if line and not line.startswith("#version")]
-    if any(len(merge) != 2 for merge in merges):
+    lines = [line for line in data.decode("utf-8").split("\n") if line and not line.startswith("#version")]
+    if any(line.count(" ") != 1 for line in lines):
         raise CorruptFile(f"{where} has a line that does not name two tokens; download it again")
+    merges = [(left, right) for left, _, right in (line.partition(" ") for line in lines)]
     tokenizer = Tokenizer(models.BPE(vocabulary, merges, continuing_subword_prefix="", end_of_word_suffix=""))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -176,25 +172,20 @@ def _add_listed(tokenizer: Tokenizer, config: dict[str, Any], special: set[str],
 
 
 def _add_specials(
-    tokenizer: Tokenizer, stated: dict[str, Any], names: dict[str, str], folder: Folder
+    tokenizer: Tokenizer, stated: dict[str, Any], names: dict[str, str], extra: list[AddedToken], folder: Folder
 ) -> dict[str, str]:
-    """Make the tokens that have a role special; returns them by role.
+    """Make the tokens that have a role, and `extra` ones, special; returns those with a role.
 
     A token that the folder states is added if the vocabulary lacks it; a role of which only the family's usual token
     is known stays empty.
     """
     specials = {role: name for role, name in names.items() if role in stated or tokenizer.token_to_id(name) is not None}
-    extra = stated.get("additional_special_tokens") or stated.get("extra_special_tokens") or []
-    values = [(role, stated.get(role, name)) for role, name in specials.items()]
-    values += [("", value) for value in (extra.values() if isinstance(extra, dict) else extra)]
-    tokens = []
-    for role, value in values:
-        if role == "mask_token" and isinstance(value, str) and not isinstance(tokenizer.model, models.WordPiece):
-            tokens.append(AddedToken(value, lstrip=True))  # stands for a word with the space before it
-        else:
-            tokens.append(_added_token(value, folder))
+    tokens = {role: _added_token(stated.get(role, name), folder) for role, name in specials.items()}
+    bare_mask = "mask_token" in specials and not isinstance(stated.get("mask_token"), dict)
+    if bare_mask and not isinstance(tokenizer.model, models.WordPiece):
+        tokens["mask_token"] = AddedToken(specials["mask_token"], lstrip=True)  # it stands for a word and its space
     known = {token.content for token in tokenizer.get_added_tokens_decoder().values()}
-    tokenizer.add_special_tokens([token for token in tokens if token.content not in known])
+    tokenizer.add_special_tokens([token for token in (*tokens.values(), *extra) if token.content not in known])
     return specials
 
 
@@ -245,6 +236,14 @@ def _settings(folder: Folder, name: str) -> dict[str, Any]:
     if not isinstance(settings, dict):
         raise CorruptFile(f"{folder.path / name} is not a JSON object; download it again")
     return settings
+
+
+def _extra(stated: dict[str, Any], folder: Folder) -> list[AddedToken]:
+    """Special tokens without a role; version 5 of the reference writes them under a name of its own."""
+    listed = stated.get("additional_special_tokens") or stated.get("extra_special_tokens") or []
+    if not isinstance(listed, list | dict):
+        raise CorruptFile(f"{folder}: its additional special tokens are {show(listed)!r}; wanted a list")
+    return [_added_token(value, folder) for value in (listed.values() if isinstance(listed, dict) else listed)]
 
 
 def _flag(config: dict[str, Any], key: str, default: bool, folder: Folder) -> bool:

@@ -1,8 +1,19 @@
-"""Look-ups that fail with a sentence, not in a kernel."""
+"""Ids into vectors; what is wrong with them is said in a sentence, not by a kernel."""
+
+from typing import overload
 
 from torch import Tensor, nn
 
 from triarch.errors import InvalidInput, LimitExceeded
+
+
+@overload
+def fold(ids: Tensor) -> Tensor: ...
+@overload
+def fold(ids: Tensor | None) -> Tensor | None: ...
+def fold(ids: Tensor | None) -> Tensor | None:
+    """The choices of multiple choice become rows of the batch: (B, C, T) -> (B·C, T); (B, T) stays."""
+    return None if ids is None else ids.flatten(0, -2)
 
 
 def look_up(table: nn.Embedding, ids: Tensor, what: str) -> Tensor:
@@ -12,7 +23,9 @@ def look_up(table: nn.Embedding, ids: Tensor, what: str) -> Tensor:
         low, high = ids.aminmax()
         if low < 0 or high >= table.num_embeddings:
             found = int(low if low < 0 else high)
-            raise InvalidInput(f"{what} {found} is outside 0..{table.num_embeddings - 1}; use this model's own tokenizer")
+            raise InvalidInput(
+                f"{what} {found} is outside 0..{table.num_embeddings - 1}; use this model's own tokenizer"
+            )
     return table(ids)
 
 

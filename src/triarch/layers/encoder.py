@@ -55,6 +55,7 @@ class Encoder(nn.Module):
         """For people who want to look: (B, H, T, T) of each block."""
         maps = []
         for block in self.blocks:
+            assert isinstance(block, PostNormBlock)
             maps.append(block.attention.weights(x, mask))
             x = block(x, mask)
         return maps

@@ -1,5 +1,6 @@
 """The two-layer network that every block applies to each position by itself."""
 
+from collections.abc import Callable
 from functools import partial
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 _gelu_tanh = partial(F.gelu, approximate="tanh")
 
 # By the names of config.json's hidden_act. The tanh form goes by three names in the wild.
-ACTIVATIONS = {
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu": F.gelu,
     "gelu_new": _gelu_tanh,
     "gelu_fast": _gelu_tanh,

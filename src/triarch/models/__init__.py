@@ -31,14 +31,17 @@ class Family:
     def weights(self) -> Layout:
         return self.module.WEIGHTS
 
-    def config(self, raw: dict[str, Any]) -> Config:
+    def config(self, raw: dict[str, Any]) -> Any:
+        """The family's own Config."""
         return self.module.Config.from_hf(raw)
 
     def head(self, architecture: str) -> type[nn.Module]:
         """Raises NotFound, with the names there are."""
         if architecture not in self.heads:
             hint = did_you_mean(architecture, self.heads)
-            raise NotFound(f"{self.model_type} has no head {show(architecture)!r}{hint}; it has {', '.join(self.heads)}")
+            raise NotFound(
+                f"{self.model_type} has no head {show(architecture)!r}{hint}; it has {', '.join(self.heads)}"
+            )
         return self.heads[architecture]
 
     def build(self, config: Config, architecture: str, device: torch.device | str = "cpu") -> Network:

@@ -20,13 +20,14 @@ from triarch.family import (
     LabelScores,
     Network,
     PretrainingScores,
+    Scores,
     SpanScores,
     TextFormat,
     TokenScores,
     WordScores,
 )
 from triarch.layers.attention import padding_mask
-from triarch.layers.embeddings import check_length, look_up
+from triarch.layers.embeddings import check_length, fold, look_up
 from triarch.layers.encoder import Encoder, PostNormBlock
 from triarch.layers.feed_forward import ACTIVATIONS
 from triarch.weights import Layout
@@ -118,10 +119,12 @@ class Model(Network):
         mask = None if attention_mask is None else padding_mask(attention_mask)
         return self.encoder.attention_maps(self.embeddings(input_ids, token_type_ids), mask)
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None, token_type_ids: Tensor | None = None):
-        """(B, T), or (B, C, T) for multiple choice -> the NamedTuple of the head."""
-        flat = [None if x is None else x.flatten(0, -2) for x in (input_ids, attention_mask, token_type_ids)]
-        return self.head(self.features(*flat).unflatten(0, input_ids.shape[:-1]))
+    def forward(
+        self, input_ids: Tensor, attention_mask: Tensor | None = None, token_type_ids: Tensor | None = None
+    ) -> Scores:
+        """(B, T), or (B, C, T) for multiple choice -> the scores of the head."""
+        x = self.features(fold(input_ids), fold(attention_mask), fold(token_type_ids))
+        return self.head(x.unflatten(0, input_ids.shape[:-1]))
 
 
 # Heads: each maps features (B, T, D) to the scores of its task.

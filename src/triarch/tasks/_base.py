@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sized
 from dataclasses import dataclass
 from pathlib import Path
 from types import NoneType, UnionType
@@ -28,7 +28,7 @@ if TYPE_CHECKING:  # a task's options can be listed, and completed in a shell, w
     from torch import Tensor
 
     from triarch.family import Network
-    from triarch.inputs.text import TextProcessor
+    from triarch.inputs.text import Side, TextProcessor
 
 BATCH_TOKENS = {"cpu": 4096, "cuda": 65_536}  # with padding; more brought nothing on the machines we measured
 CHUNK_BATCHES = 32  # that many batches' worth of inputs are read ahead and sorted by length
@@ -42,7 +42,9 @@ class Options:
     long: Literal["window", "truncate", "error"] = "window"  # what happens to an input longer than the model
     stride: int | None = None  # tokens that neighbouring windows share; None: the task's own
     max_length: int | None = None  # tokens of one window, special ones included; None: what the model takes
-    truncation: bool | Literal["only_first", "only_second", "longest_first"] = False  # the reference's `long="truncate"`
+    truncation: bool | Literal["only_first", "only_second", "longest_first"] = (
+        False  # the reference's `long="truncate"`
+    )
     padding: bool | str = False  # the reference's; batches are padded as needed and no result depends on it
     batch_size: int | None = None  # at most that many windows at once; None: by a budget of tokens
     coverage: bool = False  # answer {"result": …, "coverage": {tokens, seen, windows, strategy}}
@@ -97,7 +99,9 @@ class Task:
             wanted = " or ".join(self.NEEDS)
             raise Unsupported(f"{model.architecture} gives {kind}, this task needs {wanted}; choose another checkpoint")
         if model.processor is None:
-            raise Unsupported("the checkpoint has no tokenizer; put tokenizer.json or the vocabulary beside the weights")
+            raise Unsupported(
+                "the checkpoint has no tokenizer; put tokenizer.json or the vocabulary beside the weights"
+            )
         self.model = model
         self.processor: TextProcessor = model.processor
         self.defaults = defaults
@@ -143,28 +147,37 @@ class Task:
         return self.run(inputs, chosen)
 
     def options(self, given: dict[str, Any]) -> Any:
-        """Options of one call, on top of the task's defaults. Raises InvalidInput with the nearest name."""
-        chosen = self.defaults | given
+        """Options of one call, on top of the task's defaults; None means "as if not given" unless the option takes it.
+
+        Raises InvalidInput, for an unknown name with the nearest one.
+        """
         known = [f.name for f in dataclasses.fields(self.Options)]
-        for name in chosen:
+        for name in self.defaults | given:
             if name not in known:
                 hint = did_you_mean(name, known)
                 raise InvalidInput(f"no option {show(name)!r}{hint}; there are {', '.join(known)}")
-        return self.Options(**chosen)
+        types = get_type_hints(self.Options)
+
+        def meant(some: dict[str, Any]) -> dict[str, Any]:
+            return {name: value for name, value in some.items() if value is not None or _fits(None, types[name])}
+
+        return self.Options(**meant(self.defaults) | meant(given))
 
     def run(self, inputs: Iterable[Any], options: Any) -> Iterator[Any]:
         """Answers in the order of the inputs, as they come. Raises the first error, saying which input it was."""
         for number, answer in enumerate(self.stream(inputs, options)):
             if isinstance(answer, TriarchError):
-                if not (hasattr(inputs, "__len__") and len(inputs) == 1):
+                if not (isinstance(inputs, Sized) and len(inputs) == 1):
                     answer.args = (f"input {number}: {answer}",)
                 raise answer
             yield answer
 
     def stream(self, inputs: Iterable[Any], options: Any) -> Iterator[Any]:
         """As `run`, but an input that fails gives its error as its answer, and the rest goes on."""
-        total = len(inputs) if hasattr(inputs, "__len__") else None
-        with tqdm(total=total, delay=PROGRESS_DELAY, disable=None, leave=False, unit="input", bar_format=_bar(total)) as bar:
+        total = len(inputs) if isinstance(inputs, Sized) else None
+        with tqdm(
+            total=total, delay=PROGRESS_DELAY, disable=None, leave=False, unit="input", bar_format=_bar(total)
+        ) as bar:
             for chunk in self._chunks(inputs, options):
                 jobs = [job for job in chunk if isinstance(job, Job)]
                 outputs = iter(self._scores(jobs, options, bar))
@@ -230,14 +243,16 @@ class Task:
 
     # Helpers that most tasks call from `prepare`
 
-    def windows(self, text: str, pair: str | None, options: Any, *, stride: int = 0, side: str = "auto") -> Job:
+    def windows(
+        self, text: str | list[str], pair: str | None, options: Any, *, stride: int = 0, side: Side = "auto"
+    ) -> Job:
         """The windows of a text or a pair, by the strategy for long inputs that was asked for."""
         processor, most = self.processor, options.max_length or self.processor.max_tokens
         if most > processor.max_tokens:
             raise InvalidInput(f"max_length is {most}, the model takes {processor.max_tokens} tokens; ask for less")
         tokens = len(processor.encode(text, pair, special_tokens=False)) if options.coverage else 0
         if options.strategy == "truncate":
-            sides = {"only_first": "first", "only_second": "second", "longest_first": "auto"}
+            sides: dict[Any, Any] = {"only_first": "first", "only_second": "second", "longest_first": "auto"}
             window, dropped = processor.cut(text, pair, max_tokens=most, side=sides.get(options.truncation, side))
             return Job(None, [window], dropped, tokens)
         if options.strategy == "error":
@@ -264,7 +279,7 @@ def text_of(given: Any, *names: str) -> str:
 def pair_of(given: Any) -> tuple[str, str | None]:
     """A text and, where the row has one, its pair."""
     pair = given.get("text_pair") if isinstance(given, dict) else None
-    return text_of(given, "text"), None if pair is None else text_of(pair, "text_pair")
+    return text_of(given, "text"), text_of(pair, "text_pair") if pair else None  # an empty pair is none, as ever
 
 
 def mean_by_length(windows: list[Encoding], outputs: list[np.ndarray]) -> np.ndarray:

@@ -6,9 +6,8 @@ library. A folder without modules.json gets the mean over tokens, normalised.
 
 from __future__ import annotations
 
-import struct
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,8 +15,10 @@ import numpy as np
 from triarch.errors import CorruptFile, InvalidInput, Unsupported, show
 from triarch.files import parse_json
 
+Vector = Callable[[np.ndarray], np.ndarray]
+
 # pooling_mode_… of the file -> what it does with the vectors (T, D) of the tokens
-POOLINGS = {
+POOLINGS: dict[str, Vector] = {
     "cls_token": lambda x: x[0],
     "mean_tokens": lambda x: x.mean(0),
     "max_tokens": lambda x: x.max(0),
@@ -26,7 +27,7 @@ POOLINGS = {
     "lasttoken": lambda x: x[-1],
 }
 
-ACTIVATIONS = {
+ACTIVATIONS: dict[str, Vector] = {
     "torch.nn.modules.activation.Tanh": np.tanh,
     "torch.nn.modules.linear.Identity": lambda x: x,
     "torch.nn.modules.activation.ReLU": lambda x: np.maximum(x, 0),
@@ -39,7 +40,7 @@ class Recipe:
 
     poolings: tuple[str, ...] = ("mean_tokens",)  # several are laid end to end
     include_prompt: bool = True
-    layers: tuple[Any, ...] = ()  # functions (D,) -> (D,) after pooling
+    layers: tuple[Vector, ...] = ()  # functions (D,) -> (D,) after pooling
     normalize: bool = True
     max_tokens: int | None = None
     lowercase: bool = False
@@ -59,7 +60,7 @@ def recipe(sidecars: dict[str, bytes]) -> Recipe:
     if "modules.json" not in sidecars:
         return Recipe()
     known: dict[str, Any] = {"normalize": False, "poolings": ()}
-    layers: list[Any] = []
+    layers: list[Vector] = []
     for module in parse_json(sidecars["modules.json"], "modules.json"):
         kind, path = str(module.get("type")).rsplit(".", 1)[-1], module.get("path", "")
         if kind == "Pooling":
@@ -71,9 +72,9 @@ def recipe(sidecars: dict[str, bytes]) -> Recipe:
         elif kind != "Transformer":
             raise Unsupported(f"modules.json names {show(kind)}, wanted Transformer, Pooling, Dense or Normalize")
     if not known["poolings"]:
-        raise Unsupported("modules.json has no Pooling, so the folder gives no sentence vectors; use feature-extraction")
-    if layers and known["normalize"] is False:
-        known["normalize"] = False
+        raise Unsupported(
+            "modules.json has no Pooling, so the folder gives no sentence vectors; use feature-extraction"
+        )
     bert = _object(sidecars, "sentence_bert_config.json")
     whole = _object(sidecars, "config_sentence_transformers.json")
     prompts = whole.get("prompts") or {}
@@ -110,14 +111,16 @@ def _pooling(config: dict[str, Any]) -> dict[str, Any]:
         short = {name.removesuffix("_token").removesuffix("_tokens"): name for name in POOLINGS}
         chosen = [short.get(mode, mode) for mode in modes]
     else:
-        chosen = [key.removeprefix("pooling_mode_") for key, on in config.items() if key.startswith("pooling_mode_") and on]
+        chosen = [
+            key.removeprefix("pooling_mode_") for key, on in config.items() if key.startswith("pooling_mode_") and on
+        ]
     if odd := [mode for mode in chosen if mode not in POOLINGS]:
         raise Unsupported(f"pooling {show(odd[0])} is not one of {', '.join(POOLINGS)}")
     ordered = tuple(name for name in POOLINGS if name in chosen)
     return {"poolings": ordered, "include_prompt": bool(config.get("include_prompt", True))}
 
 
-def _dense(sidecars: dict[str, bytes], path: str) -> Any:
+def _dense(sidecars: dict[str, bytes], path: str) -> Vector:
     """A linear layer and its activation, from safetensors."""
     from safetensors.numpy import load
 

@@ -44,7 +44,8 @@ class FeatureExtraction(_base.Task):
         return text_of(given, "text")
 
     def prepare(self, row: str, options: Options) -> Job:
-        stride = self.processor.max_tokens // 4 if options.stride is None else options.stride
+        most = options.max_length or self.processor.max_tokens
+        stride = most // 4 if options.stride is None else options.stride
         job = self.windows(row, None, options, stride=stride)
         job.notes = stride
         return job

@@ -59,16 +59,17 @@ class Masked:
 
 
 class FillMask(_base.Task):
-    """Text with the tokenizer's mask in it -> [{"score", "token", "token_str", "sequence"}]; several masks: one list each."""
+    """Text with the tokenizer's mask -> [{"score", "token", "token_str", "sequence"}]; several masks: one list each."""
 
     NEEDS = ("WordScores", "PretrainingScores")
     Options = Options
 
     def __init__(self, model: Any, **defaults: Any):
         super().__init__(model, **defaults)
-        if self.processor.id("mask_token") is None:
+        mask = self.processor.id("mask_token")
+        if mask is None:
             raise Unsupported("the tokenizer has no mask token; choose a checkpoint of a masked language model")
-        self.mask = self.processor.id("mask_token")
+        self.mask = mask
 
     def __call__(self, inputs: Any, **options: Any) -> Any:
         """As the reference's, which gives the one answer itself for a list of one."""
@@ -79,15 +80,16 @@ class FillMask(_base.Task):
         return text_of(given, "text")
 
     def prepare(self, row: str, options: Options) -> Job:
-        stride = self.processor.max_tokens // 2 if options.stride is None else options.stride
-        job = self.windows(row, None, options, stride=stride)
+        job = self.windows(row, None, options, stride=(options.max_length or self.processor.max_tokens) // 2)
         best: dict[tuple[int, int], tuple[int, int, int]] = {}  # where in the text -> context, window, position
         for number, window in enumerate(job.windows):
             for i in self._masks(window):
                 context = min(i, len(window) - 1 - i)
                 best[window.offsets[i]] = max(best.get(window.offsets[i], (-1, 0, 0)), (context, -number, i))
         if not best:
-            raise InvalidInput(f"no mask in {show(row)!r}; write {self.processor.token('mask_token')} where a word is missing")
+            raise InvalidInput(
+                f"no mask in {show(row)!r}; write {self.processor.token('mask_token')} where a word is missing"
+            )
         job.notes = [(-number, i) for _, (_, number, i) in sorted(best.items())]
         if options.joint or options.multi_token:
             if len({number for number, _ in job.notes}) > 1:
@@ -116,7 +118,8 @@ class FillMask(_base.Task):
         return rows[0] if len(rows) == 1 else rows
 
     def _guess(self, ids: list[int], place: int, token: int, score: float, job: Job) -> dict[str, Any]:
-        filled = [int(token) if i == place else id for i, id in enumerate(ids)]
+        guessed = [int(token) if i == place else id for i, id in enumerate(ids)]
+        filled = [id for id in guessed if id != self.processor.id("pad_token")]
         # Skipping special tokens would drop the other masks, so with several they all stay
         sequence = self.processor.decode(filled, skip_special_tokens=len(job.notes) == 1)
         token_str = self.processor.decode([int(token)])
@@ -136,7 +139,10 @@ class FillMask(_base.Task):
 
     def _pieces(self, target: str) -> list[int]:
         known = self.processor.tokenizer.token_to_id(target)
-        return [known] if known is not None else self.processor.encode(target, special_tokens=False).ids
+        ids = [known] if known is not None else self.processor.encode(target, special_tokens=False).ids
+        if known is None and self.processor.id("unk_token") in ids:
+            raise InvalidInput(f"target {show(target)!r} is not in the model's vocabulary; leave it out")
+        return ids
 
     def _joint(self, masked: Masked, options: Options) -> list[dict[str, Any]]:
         """Beam search over the masks, left to right; the score is the product of the conditional probabilities."""
@@ -153,7 +159,7 @@ class FillMask(_base.Task):
         return [self._proposal(masked, score, tokens) for score, tokens in beams]
 
     def _targets(self, masked: Masked, options: Options) -> list[dict[str, Any]]:
-        """Targets of any length: the mask is repeated, and the score is the product of the conditional probabilities."""
+        """Targets of any length: the mask is repeated, the score is the product of the conditional probabilities."""
         chains = [self._pieces(target) for target in options.wanted]
         if not chains or not all(chains):
             raise InvalidInput("targets is empty, or one of them has no tokens; name at least one")
@@ -208,5 +214,3 @@ class FillMask(_base.Task):
 
     def _masks(self, window: Encoding) -> list[int]:
         return [i for i, token in enumerate(window.ids) if token == self.mask]
-
-

@@ -7,6 +7,7 @@ Devlin et al. 2018, section 4.2. A context longer than the model is read in over
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -43,7 +44,7 @@ class QuestionAnswering(_base.Task):
     Options = Options
 
     def __call__(self, inputs: Any = None, context: Any = None, **options: Any) -> Any:
-        """Rows {"question", "context"}, or `question=` and `context=`: texts, or lists of one length or against one text.
+        """Rows {"question", "context"}, or `question=` and `context=`: texts, lists of one length, a list and a text.
 
         One row gives its answer itself, also in a list, as the reference does.
         """
@@ -71,11 +72,9 @@ class QuestionAnswering(_base.Task):
             whole = self.processor.encode(question, special_tokens=False)
             if len(whole) > options.max_question_len:
                 question = question[: whole.offsets[options.max_question_len - 1][1]]
-        most = options.max_seq_len or min(self.processor.max_tokens, 384)
+        most = options.max_seq_len or options.max_length or min(self.processor.max_tokens, 384)
         stride = min(most // 2, 128) if options.doc_stride is None else options.doc_stride
-        chosen = _base.Options(
-            long=options.long, truncation=options.truncation, max_length=most, coverage=options.coverage
-        )
+        chosen = dataclasses.replace(options, max_length=most)
         job = self.windows(question, context, chosen, stride=stride, side="second")
         job.row = row
         return job

@@ -1,21 +1,25 @@
 """Find the texts of a corpus that come nearest in meaning to a query.
 
-    triarch run semantic-search "how do I cook rice" --corpus notes.txt -m sentence-transformers/all-MiniLM-L6-v2
+triarch run semantic-search "how do I cook rice" --corpus notes.txt -m sentence-transformers/all-MiniLM-L6-v2
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from triarch.errors import InvalidInput, TriarchError
 from triarch.inputs.rows import read_rows
-from triarch.tasks import embedding
+from triarch.tasks import _base, embedding
 from triarch.tasks._base import Job, text_of
 from triarch.tasks.embedding import Embedding, normalized
+
+if TYPE_CHECKING:
+    from tokenizers import Encoding
+    from torch import Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,45 +28,50 @@ class Options(embedding.Options):
     top_k: int = 10  # that many best hits
 
 
-class SemanticSearch(embedding.Embedding):
+class SemanticSearch(_base.Task):
     """Query -> [{"corpus_id", "score", "text"}], nearest first; the score is the cosine.
 
     A corpus given to `pipeline()` is embedded once, at the first query.
     """
 
-    ALIASES = ()
     INPUT = "query"
     Options = Options
 
     def __init__(self, model: Any, **defaults: Any):
         super().__init__(model, **defaults)
-        prompts = self.recipe.prompts
-        self.documents = Embedding(model, **({"prompt_name": "document"} if "document" in prompts else {}))
-        self.query_prompt = {"prompt_name": "query"} if "query" in prompts else {}
-        self.indexed: tuple[Any, list[str], np.ndarray] | None = None  # corpus, its texts, their vectors (N, D)
-
-    def options(self, given: dict[str, Any]) -> Options:
-        chosen: Options = super().options(self.query_prompt | given if hasattr(self, "query_prompt") else given)
-        return chosen
+        self.embedding = Embedding(model)
+        self.indexed: tuple[Any, int | None, list[str], np.ndarray] | None = None  # corpus, cut to, its texts, (N, D)
 
     def read(self, given: Any, options: Options) -> str:
         return text_of(given, "query", "text")
 
-    def answer(self, job: Job, outputs: list[np.ndarray], options: Options) -> list[dict[str, Any]]:  # type: ignore[override]
-        query = normalized(super().answer(job, outputs, options))
-        texts, vectors = self._index(options)
+    def prepare(self, row: str, options: Options) -> Job:
+        if options.prompt is None and options.prompt_name is None:
+            options = replace(options, prompt_name=self._prompt("query"))
+        return self.embedding.prepare(row, options)
+
+    def compute(self, batch: dict[str, Tensor], windows: list[Encoding]) -> list[np.ndarray]:
+        return self.embedding.compute(batch, windows)
+
+    def answer(self, job: Job, outputs: list[np.ndarray], options: Options) -> list[dict[str, Any]]:
+        query = normalized(self.embedding.answer(job, outputs, options))
+        texts, vectors = self._index(options.corpus, options.truncate_dim)
         scores = vectors @ query
         best = np.argsort(-scores, kind="stable")[: options.top_k]
         return [{"corpus_id": int(i), "score": float(scores[i]), "text": texts[i]} for i in best]
 
-    def _index(self, options: Options) -> tuple[list[str], np.ndarray]:
-        corpus = options.corpus
-        if self.indexed is None or self.indexed[0] is not corpus:
+    def _index(self, corpus: list[str] | str, dimensions: int | None) -> tuple[list[str], np.ndarray]:
+        if self.indexed is None or self.indexed[0] is not corpus or self.indexed[1] != dimensions:
             texts = [text_of(row, "text") for row in _texts(corpus)]
             if not texts:
                 raise InvalidInput("corpus is empty; give a list of texts, or the path of a file of them")
-            self.indexed = corpus, texts, normalized(np.stack(self.documents(texts)))
-        return self.indexed[1], self.indexed[2]
+            vectors = self.embedding(texts, prompt_name=self._prompt("document"), truncate_dim=dimensions)
+            self.indexed = corpus, dimensions, texts, normalized(np.stack(vectors))
+        return self.indexed[2], self.indexed[3]
+
+    def _prompt(self, name: str) -> str | None:
+        """A prompt that the model was trained with, where it was."""
+        return name if name in self.embedding.recipe.prompts else None
 
 
 def _texts(corpus: list[str] | str) -> list[Any]:

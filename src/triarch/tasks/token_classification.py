@@ -57,7 +57,11 @@ class TokenClassification(_base.Task):
         """As the reference's, which takes one list of words as a list of one input."""
         answer = super().__call__(inputs, **options)
         chosen = self.options(options)
-        return [answer] if chosen.is_split_into_words and isinstance(inputs, list) and self.single(inputs, chosen) else answer
+        return (
+            [answer]
+            if chosen.is_split_into_words and isinstance(inputs, list) and self.single(inputs, chosen)
+            else answer
+        )
 
     def read(self, given: Any, options: Options) -> str | list[str]:
         if not options.is_split_into_words:
@@ -86,8 +90,9 @@ class TokenClassification(_base.Task):
             return []
         rows = np.stack([piece.scores for piece in pieces])  # (N, L)
         names = self.model.config.id2label
-        labels = [names[i] for i in (self._constrained(rows) if options.constrained else rows.argmax(-1))]
-        scores = [float(row[self.model.config.label2id[label]]) for row, label in zip(rows, labels, strict=True)]
+        best = self._constrained(rows) if options.constrained else rows.argmax(-1)
+        labels = [names[i] for i in best]
+        scores = [float(row[i]) for row, i in zip(rows, best, strict=True)]
         ignored = ["O"] if options.ignore_labels is None else options.ignore_labels
         if options.aggregation_strategy == "none":
             return [
@@ -106,6 +111,7 @@ class TokenClassification(_base.Task):
                 begins.append(begins[-1] + len(word) + len(options.delimiter))
         text = options.delimiter.join(job.row) if options.is_split_into_words else job.row
         prefixed = bool(getattr(self.processor.tokenizer.model, "continuing_subword_prefix", None))
+        tokens = [self.processor.tokens(window.ids) for window in job.windows]
         pieces = []
         for index, ((number, i), scores) in enumerate(zip(places, rows, strict=True)):
             window = job.windows[number]
@@ -113,7 +119,7 @@ class TokenClassification(_base.Task):
                 continue
             begin = begins[window.word_ids[i] or 0] if options.is_split_into_words else 0
             start, end = (begin + offset for offset in window.offsets[i])
-            word = window.tokens[i]
+            word = tokens[number][i]  # not window.tokens, where a mask token has the space that it swallowed
             if prefixed:
                 continues = len(word) != end - start
             else:  # no mark on the token itself: a word goes on where no space stands before
@@ -170,7 +176,9 @@ class TokenClassification(_base.Task):
         first = np.array([_may_follow("O", name) for name in names])
         last = np.array([_may_follow(name, "O") for name in names])
         if not (first & last).any():
-            raise InvalidInput("the model's labels leave no sequence that their tag scheme allows; leave out constrained")
+            raise InvalidInput(
+                "the model's labels leave no sequence that their tag scheme allows; leave out constrained"
+            )
         steps = np.log(np.maximum(rows, 1e-30))
         moves = np.where(allowed, 0.0, -np.inf)
         best, back = np.where(first, steps[0], -np.inf), []

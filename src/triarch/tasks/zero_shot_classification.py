@@ -35,8 +35,7 @@ class Options(_base.Options):
     @property
     def labels(self) -> list[str]:
         given = self.candidate_labels
-        named = given.split(",") if isinstance(given, str) else given
-        return [label.strip() if isinstance(given, str) else label for label in named if label.strip()]
+        return [label.strip() for label in given.split(",") if label.strip()] if isinstance(given, str) else list(given)
 
 
 class ZeroShotClassification(_base.Task):

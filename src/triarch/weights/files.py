@@ -10,6 +10,7 @@ import math
 import os
 import re
 import struct
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -40,6 +41,8 @@ DTYPES = {
     "F8_E4M3": torch.float8_e4m3fn,
     "F8_E5M2": torch.float8_e5m2,
 }
+
+Reader = Callable[[Folder, str], dict[str, Entry]]  # the tensors of one file
 
 # What a file of another format begins with, for a better message
 FOREIGN = {b"GGUF": "GGUF", b"\x89HDF": "HDF5", b"PK\x03\x04": "a zip archive", b"\x80\x02": "a pickle"}
@@ -95,7 +98,9 @@ def safetensors(folder: Folder, name: str) -> dict[str, Entry]:
             raise CorruptFile(f"{where} has tensors that overlap or leave a hole at byte {reached}; download it again")
         reached = end
     if 8 + length + reached != size:
-        raise CorruptFile(f"{where} has {size:,} bytes, its header describes {8 + length + reached:,}; download it again")
+        raise CorruptFile(
+            f"{where} has {size:,} bytes, its header describes {8 + length + reached:,}; download it again"
+        )
     return found
 
 
@@ -119,7 +124,7 @@ def _described(said: object, what: str) -> tuple[torch.dtype, tuple[int, ...], i
     return dtype, shape, begin, end
 
 
-def _sharded(folder: Folder, index: str, read) -> dict[str, Entry]:
+def _sharded(folder: Folder, index: str, read: Reader) -> dict[str, Entry]:
     """The tensors of all shards. Each must lie where the index says, and nowhere else."""
     where = folder.path / index
     table = folder.json(index, limits.INDEX_BYTES)
@@ -131,13 +136,17 @@ def _sharded(folder: Folder, index: str, read) -> dict[str, Entry]:
         raise LimitExceeded(f"{where} lists {len(shards):,} files, over {limits.SHARDS:,}; no model has as many")
     for shard in shards:
         if not PLAIN_NAME.fullmatch(shard):
-            raise UnsafeFile(f"{where} names the file {show(shard)!r}, which is not a plain name; do not use this model")
+            raise UnsafeFile(
+                f"{where} names the file {show(shard)!r}, which is not a plain name; do not use this model"
+            )
     found: dict[str, Entry] = {}
     for shard in shards:
         for tensor, entry in read(folder, shard).items():
             if weight_map.get(tensor) != shard:
                 said = show(weight_map.get(tensor, "nowhere"))
-                raise CorruptFile(f"{where} puts tensor {show(tensor)} in {said}, it lies in {shard}; download it again")
+                raise CorruptFile(
+                    f"{where} puts tensor {show(tensor)} in {said}, it lies in {shard}; download it again"
+                )
             found[tensor] = entry
     if absent := weight_map.keys() - found.keys():
         raise CorruptFile(f"{where} lists {show(min(absent))}, which no file holds; download it again")

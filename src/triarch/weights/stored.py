@@ -33,10 +33,12 @@ def dense(folder: Folder, name: str, start: int, dtype: torch.dtype, shape: tupl
     """
 
     def read() -> Tensor:
+        if 0 in shape:
+            return torch.empty(shape, dtype=dtype)
         raw = np.empty(math.prod(shape) * dtype.itemsize, dtype=np.uint8)  # NumPy asks for huge pages, torch does not
         with folder.open(name) as file:
             file.seek(start)
-            if file.readinto(memoryview(raw)) != len(raw):
+            if file.readinto(raw.data) != len(raw):
                 raise CorruptFile(f"{folder.path / name} ended while it was read; copy or download it again")
         return torch.from_numpy(raw).view(dtype).view(shape)
 

@@ -1,0 +1,121 @@
+"""Show what a checkpoint holds; of the weights only the headers are read."""
+
+import collections
+import dataclasses
+import functools
+import math
+from typing import Any
+
+import click
+
+from triarch.cli._output import json_option, pairs, to_json
+from triarch.errors import CheckpointMismatch
+
+
+@click.command()
+@click.argument("model", envvar="TRIARCH_MODEL")
+@click.option("--revision", help="Branch, tag or commit of the repo.")
+@json_option
+def command(model: str, revision: str | None, as_json: bool) -> None:
+    """Show what a checkpoint holds, without reading its weights."""
+    found = facts(model, revision)
+    for line in [to_json(found)] if as_json else pairs(found):
+        click.echo(line)
+
+
+def facts(model: str, revision: str | None = None) -> dict[str, Any]:
+    """All that can be said of a checkpoint without reading its weights. Raises what `load` would."""
+    from triarch import hub
+    from triarch.checkpoint import choose_head, describe
+    from triarch.models import scores
+    from triarch.tasks import task_class, tasks
+    from triarch.weights import files, table
+
+    folder = hub.find(model, revision)
+    raw, kind = describe(folder)
+    config = kind.config(raw)
+    entries = table.spell(kind.weights, files.entries(folder))
+    architecture = choose_head(kind, config, entries)
+    used = _fitted(kind, config, entries, architecture)
+    kept = {name: entry for name, entry in entries.items() if not kind.weights.ignores(name)}
+    gives = scores(kind.head(architecture)).__name__
+    served = [name for name in kind.heads if _fits(kind, config, entries, name)]
+    return {
+        "model": str(folder),
+        "family": kind.model_type,
+        "architecture": architecture,
+        "tasks": [name for name in tasks() if not task_class(name).NEEDS or gives in task_class(name).NEEDS],
+        "heads_served": served,
+        "heads_lacking": [name for name in kind.heads if name not in served],
+        "parameters": sum(math.prod(entry.shape) for entry in kept.values()),
+        "bytes": sum(entry.nbytes for entry in entries.values()),
+        "dtypes": dict(collections.Counter(str(entry.dtype).removeprefix("torch.") for entry in kept.values())),
+        "layers": config.num_layers,
+        "hidden_size": config.hidden_size,
+        "attention_heads": config.num_heads,
+        "vocabulary": config.vocab_size,
+        "max_tokens": config.max_tokens,
+        "labels": [*config.id2label.values()],
+        "tokenizer": _tokenizer(folder, kind, config),
+        "sentence": _sentence(folder),
+        "unused": sorted(kept.keys() - used),
+        "files": {path.name: path.stat().st_size for path in sorted(folder.path.iterdir()) if path.is_file()},
+    }
+
+
+def _fitted(kind: Any, config: Any, entries: dict[str, Any], architecture: str) -> set[str]:
+    """Names of the stored tensors that a head uses. Raises CheckpointMismatch if they do not fit.
+
+    The model is loaded in earnest, but on the meta device, where tensors have shapes and no content.
+    """
+    import torch
+
+    from triarch.weights import table
+
+    def empty(entry: Any) -> Any:
+        read = functools.partial(torch.empty, entry.shape, dtype=entry.dtype, device="meta")
+        return dataclasses.replace(entry, read=read)
+
+    network = kind.build(config, architecture, device="meta")
+    unread = {name: empty(entry) for name, entry in entries.items()}
+    table.load(network, kind.weights, unread, dtype=torch.float32, device="meta")
+    return {kind.weights.find(name).name for name in table.parameters(network)}
+
+
+def _fits(kind: Any, config: Any, entries: dict[str, Any], architecture: str) -> bool:
+    try:
+        return bool(_fitted(kind, config, entries, architecture))
+    except CheckpointMismatch:
+        return False
+
+
+def _tokenizer(folder: Any, kind: Any, config: Any) -> dict[str, Any] | None:
+    from triarch.inputs.text import load_text
+    from triarch.inputs.vocabulary import ROLES
+
+    processor = kind.text and load_text(folder, kind.text, vocab_size=config.vocab_size, max_tokens=config.max_tokens)
+    if processor is None:
+        return None
+    return {
+        "kind": type(processor.tokenizer.model).__name__,
+        "tokens": processor.tokenizer.get_vocab_size(),
+        "max_tokens": processor.max_tokens,
+        **{role: processor.token(role) for role in ROLES if processor.token(role) is not None},
+    }
+
+
+def _sentence(folder: Any) -> dict[str, Any] | None:
+    """What the files of sentence-transformers ask for, where they are there."""
+    from triarch.checkpoint import _sidecars
+    from triarch.tasks._sentence import recipe
+
+    if not folder.has("modules.json"):
+        return None
+    found = recipe(_sidecars(folder))
+    return {
+        "pooling": [*found.poolings],
+        "dense_layers": len(found.layers),
+        "normalize": found.normalize,
+        "max_tokens": found.max_tokens,
+        "prompts": [*found.prompts],
+    }

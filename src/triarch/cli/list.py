@@ -1,0 +1,57 @@
+"""List the tasks, the families of models, or their heads."""
+
+import inspect
+import sys
+from typing import Any
+
+import click
+
+from triarch.cli._output import Table, json_option, to_json
+
+
+@click.command()
+@click.argument("what", type=click.Choice(["tasks", "families", "heads"]), default="tasks")
+@json_option
+def command(what: str, as_json: bool) -> None:
+    """List the tasks, the families of models, or their heads.
+
+    A family is what config.json calls model_type, and a head what it calls architectures.
+    """
+    rows = {"tasks": _tasks, "families": _families, "heads": _heads}[what]()
+    for line in [to_json(rows)] if as_json else Table().lines(rows):
+        click.echo(line)
+
+
+def _tasks() -> list[dict[str, Any]]:
+    from triarch.tasks import task_class, tasks
+
+    classes = {name: task_class(name) for name in tasks()}
+    return [
+        {"task": name, "aliases": [*made.ALIASES], "what": _summary(made.__module__)} for name, made in classes.items()
+    ]
+
+
+def _families() -> list[dict[str, Any]]:
+    from triarch.models import families, family
+
+    return [{"family": name, "what": _summary(family(name).module.__name__)} for name in families()]
+
+
+def _heads() -> list[dict[str, Any]]:
+    from triarch.models import families, family, scores
+    from triarch.tasks import task_class, tasks
+
+    def served(gives: str) -> list[str]:
+        return [name for name in tasks() if gives in task_class(name).NEEDS]
+
+    return [
+        {"family": name, "head": head, "gives": gives, "tasks": served(gives)}
+        for name in families()
+        for head, made in family(name).heads.items()
+        for gives in [scores(made).__name__]
+    ]
+
+
+def _summary(module: str) -> str:
+    """The first line of a module's docstring."""
+    return (inspect.getdoc(sys.modules[module]) or "").partition("\n")[0]

@@ -1,0 +1,72 @@
+"""Texts that tokenizers trip over, and the formats of the families, for the tests of text input."""
+
+from triarch.family import TextFormat
+
+PROBES = {
+    "plain": "Hello, world! This is a test.",
+    "accents": "café cafe\u0301 naïve Ångström",
+    "full width": "ＦＵＬＬ　ｗｉｄｔｈ ﬁ ㎏ ½",
+    "CJK": "日本語のテキスト 中文字符",
+    "Hangul": "한국어 \u1112\u1161\u11ab",
+    "emoji": "family 👨‍👩‍👧‍👦 flag 🇫🇷 thumb 👍🏽!",
+    "spaces": "a\u00a0b\u2003c\u3000d\u2028e\u2029f\u200bg\ufeffh",
+    "control": "ctrl \x00\x01\x1b[31m\x7f end \ufffd",
+    "lines": "tab\there\nnew\r\nline\n\n\nend",
+    "long word": "a" * 5000,
+    "long run": "!" * 1000,
+    "marks": "e" + "\u0301" * 1000,
+    "directions": "\u202eabc\u202c \u2066x\u2069 אבג",
+    "BERT's specials": "[MASK] and [CLS] [SEP] hi [UNK][PAD]",
+    "RoBERTa's specials": "The <mask> is </s> <s>ok</s><pad> <unk>",
+    "digits": "１２３ 123,456.78 1e10",
+    "case": "MiXeD CaSe İstanbul ß ẞ",
+    "empty": "",
+    "only spaces": "     ",
+    "loose": "  lead  and   trail   ",
+    "Thai": "ภาษาไทย ทดสอบ",
+    "Arabic": "مرحبا بالعالم ١٢٣",
+    "apostrophes": "don't can't I'm we've they're it's",
+    "underlines": "▁under ▁▁ score",
+    "beyond the BMP": "\U00010348\U0002070e 𝓣𝓮𝔁𝓽",
+}
+PAIRS = [
+    ("What is it?", "It is café 日本 👍🏽."),
+    ("", "only the second"),
+    (" first ", "  second  "),
+    ("a" * 300, "! " * 300),
+    ("[MASK] <mask>", "a [SEP] </s> b"),
+]
+
+BERT = TextFormat(
+    single="[CLS] $A [SEP]",
+    pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+    specials={
+        "unk_token": "[UNK]",
+        "sep_token": "[SEP]",
+        "pad_token": "[PAD]",
+        "cls_token": "[CLS]",
+        "mask_token": "[MASK]",
+    },
+    segments=True,
+    lowercase=True,
+)
+ROBERTA = TextFormat(
+    single="<s> $A </s>",
+    pair="<s> $A </s> </s> $B </s>",
+    specials={
+        "bos_token": "<s>",
+        "eos_token": "</s>",
+        "unk_token": "<unk>",
+        "sep_token": "</s>",
+        "pad_token": "<pad>",
+        "cls_token": "<s>",
+        "mask_token": "<mask>",
+    },
+)
+XLM_ROBERTA = TextFormat(
+    single=ROBERTA.single,
+    pair=ROBERTA.pair,
+    specials=ROBERTA.specials,
+    first_pieces=("<s>", "<pad>", "</s>", "<unk>"),
+)
+PLAIN = TextFormat(single="$A", pair="$A $B", specials={"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>"})
