@@ -447,6 +447,13 @@ def test_env_keeps_secrets(run, monkeypatch):
     assert "secret" not in out
 
 
+def test_tour_hands_on_page_and_model(run, monkeypatch):
+    seen = []
+    monkeypatch.setattr("triarch.tour.tour", lambda *given: seen.append(given))
+    assert run("tour", "-m", "folder", "--output", "page.html") == (0, "", "")
+    assert seen == [(Path("page.html"), "folder")]
+
+
 # Completion
 
 

@@ -8,8 +8,6 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
-from triarch.config import Config
-
 # What heads return. The type is also the kind of the head: a task asks for one of these, never for a family's name.
 
 

@@ -15,7 +15,7 @@ SIDECAR_BYTES = 64 * MIB  # sentence-transformers modules beside the model
 
 # What a config may ask for; anything real is far below
 HIDDEN_SIZE = 1 << 17
-LAYERS = 1 << 10
+LAYERS = 1 << 8
 VOCABULARY = 1 << 24
 POSITIONS = 1 << 24
 LABELS = 1 << 20

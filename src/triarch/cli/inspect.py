@@ -11,6 +11,8 @@ import click
 from triarch.cli._output import json_option, pairs, to_json
 from triarch.errors import CheckpointMismatch
 
+HIGHLIGHTS = ("num_layers", "hidden_size", "num_heads", "intermediate_size", "vocab_size", "max_tokens")
+
 
 @click.command()
 @click.argument("model", envvar="TRIARCH_MODEL")
@@ -50,11 +52,7 @@ def facts(model: str, revision: str | None = None) -> dict[str, Any]:
         "parameters": sum(math.prod(entry.shape) for entry in kept.values()),
         "bytes": sum(entry.nbytes for entry in entries.values()),
         "dtypes": dict(collections.Counter(str(entry.dtype).removeprefix("torch.") for entry in kept.values())),
-        "layers": config.num_layers,
-        "hidden_size": config.hidden_size,
-        "attention_heads": config.num_heads,
-        "vocabulary": config.vocab_size,
-        "max_tokens": config.max_tokens,
+        **{name: getattr(config, name) for name in HIGHLIGHTS if hasattr(config, name)},
         "labels": [*config.id2label.values()],
         "tokenizer": _tokenizer(folder, kind, config),
         "sentence": _sentence(folder),

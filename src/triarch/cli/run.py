@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from triarch.tasks._base import Task
 
 SUFFIXES = (".txt", ".jsonl", ".json", ".csv", ".tsv")  # what ends in these is meant as a file, even if it is not there
-PAIRED = ("text-classification", "next-sentence")  # tasks whose input may have a second text
+PAIRED = ("text-classification", "sentiment-analysis", "next-sentence")  # tasks whose input may have a second text
 
 
 class Tasks(click.Group):

@@ -1,4 +1,4 @@
-"""Run every task on bundled input, and write a web page."""
+"""Explore bundled sentences with an encoder, and write a web page."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ import click
     "-m", "--model", envvar="TRIARCH_MODEL", show_envvar=True, help="A folder or a repo id, for the small one."
 )
 def command(output: Path, model: str | None) -> None:
-    """Run every task on bundled input, and write a web page."""
+    """Explore bundled sentences with an encoder, and write a web page."""
     from triarch.tour import tour
 
     tour(output, model)

@@ -7,7 +7,6 @@ Shapes: B sequences, T tokens, D hidden size, V vocabulary, L labels, C choices.
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 
 from triarch import config, limits

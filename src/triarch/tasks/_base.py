@@ -72,13 +72,15 @@ class Job:
     dropped: int = 0  # tokens that truncation, asked for, has cut off
     tokens: int = 0  # of the whole input; counted only when coverage is asked for
     notes: Any = None  # what `prepare` knows and `answer` needs
+    parts: int = 0  # windows of the input, where each is seen more than once; 0: all of them
 
     def coverage(self, strategy: str) -> dict[str, Any]:
-        whole = len(self.windows) == 1 and not self.dropped
+        parts = self.parts or len(self.windows)
+        whole = parts == 1 and not self.dropped
         return {
             "tokens": self.tokens,
             "seen": self.tokens - self.dropped,
-            "windows": len(self.windows),
+            "windows": parts,
             "strategy": "whole" if whole else strategy,
         }
 

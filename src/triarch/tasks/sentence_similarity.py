@@ -45,7 +45,8 @@ class SentenceSimilarity(_base.Task):
     def prepare(self, row: list[str], options: Options) -> Job:
         jobs = [self.embedding.prepare(text, options) for text in row]
         windows = [window for job in jobs for window in job.windows]
-        return Job(row, windows, sum(job.dropped for job in jobs), sum(job.tokens for job in jobs), notes=jobs)
+        parts = max(len(job.windows) for job in jobs)
+        return Job(row, windows, sum(job.dropped for job in jobs), sum(job.tokens for job in jobs), jobs, parts)
 
     def compute(self, batch: dict[str, Tensor], windows: list[Encoding]) -> list[np.ndarray]:
         return self.embedding.compute(batch, windows)

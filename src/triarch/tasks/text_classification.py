@@ -33,7 +33,8 @@ class TextClassification(_base.Task):
     def __call__(self, inputs: Any, **options: Any) -> Any:
         """As the reference's: one text without `top_k` gives a list of one, many texts a list of dicts."""
         answers = super().__call__(inputs, **options)
-        return [answers] if isinstance(inputs, str) and "top_k" not in options else answers
+        odd = isinstance(inputs, str) and "top_k" not in options and not self.options(options).coverage
+        return [answers] if odd else answers
 
     def read(self, given: Any, options: Options) -> tuple[str, str | None]:
         if isinstance(given, list) and len(given) == 1 and isinstance(given[0], list) and len(given[0]) == 2:

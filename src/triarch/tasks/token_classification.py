@@ -57,11 +57,8 @@ class TokenClassification(_base.Task):
         """As the reference's, which takes one list of words as a list of one input."""
         answer = super().__call__(inputs, **options)
         chosen = self.options(options)
-        return (
-            [answer]
-            if chosen.is_split_into_words and isinstance(inputs, list) and self.single(inputs, chosen)
-            else answer
-        )
+        odd = isinstance(inputs, list) and self.single(inputs, chosen) and not chosen.coverage
+        return [answer] if odd else answer
 
     def read(self, given: Any, options: Options) -> str | list[str]:
         if not options.is_split_into_words:

@@ -70,7 +70,7 @@ class ZeroShotClassification(_base.Task):
         jobs = [self.windows(row, hypothesis, options, side="first") for hypothesis in hypotheses]
         windows = [window for job in jobs for window in job.windows]
         counts = [len(job.windows) for job in jobs]
-        return Job(row, windows, max(job.dropped for job in jobs), jobs[0].tokens, notes=counts)
+        return Job(row, windows, max(job.dropped for job in jobs), jobs[0].tokens, counts, max(counts))
 
     def answer(self, job: Job, outputs: list[np.ndarray], options: Options) -> dict[str, Any]:
         logits, done = [], 0

@@ -132,13 +132,14 @@ def find_out(
     texts = [sentence.text for sentence in sentences]
     note(f"reading {len(texts)} sentences")
     vectors = normalized(np.stack(embed(texts)))
-    note("searching, grouping")
+    note("searching")
+    searches = search(embed.model, sentences)
+    note("grouping")
+    groups = gather(sentences, cluster(vectors, len({sentence.topic for sentence in sentences})))
     places, variance = principal_axes(vectors, 2)
-    first, second, _ = closest(vectors, 1)[0]
     note("looking inside")
-    look = look_inside(embed, (first, second), texts)
-    pooled = pool(embed, texts[first])
-    split = split_words(embed, texts)
+    first, second, _ = closest(vectors, 1)[0]
+    look, pooled = look_inside(embed, (first, second), texts), pool(embed, texts[first])
     note("measuring the speed")
     return Findings(
         name=name,
@@ -147,12 +148,12 @@ def find_out(
         vocabulary=type(embed.processor.tokenizer.model).__name__,
         sentences=sentences,
         vectors=vectors,
-        searches=search(embed.model, sentences),
-        groups=gather(sentences, cluster(vectors, len({sentence.topic for sentence in sentences}))),
+        searches=searches,
+        groups=groups,
         places=places,
         variance=variance,
         look=look,
-        split=split,
+        split=split_words(embed, texts),
         pooled=pooled,
         speed=measure(embed, texts, load_seconds),
     )

@@ -250,8 +250,8 @@ def speed(findings: Findings) -> str:
         **findings.facts,
     }
     return f"""<h2>How fast, and how to go on</h2>
-<p>Measured while this page was made, with all {len(findings.sentences)} sentences handed over at once; the fastest of several
-passes counts.</p>
+<p>Measured while this page was made, with all {len(findings.sentences)} sentences handed over at once; the
+fastest of several passes counts.</p>
 {_cards(cards)}
 <p class="after">The same on texts of your own, in the shell and in Python; MODEL is a folder or a repo id, such as
 <code>sentence-transformers/all-MiniLM-L6-v2</code>:</p>

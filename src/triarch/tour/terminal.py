@@ -11,7 +11,7 @@ from triarch.errors import show
 from triarch.tour.findings import Findings
 
 GAP = "  "
-NARROWEST = 4  # a column is not squeezed below that
+NARROWEST = 3  # a column is not squeezed below that
 
 
 def report(findings: Findings) -> str:
@@ -22,13 +22,13 @@ def report(findings: Findings) -> str:
     parts = [
         title(f"Search: {findings.found_first} of {len(searches)} queries find their sentence first", width),
         table(
-            ["query", "came first", "cosine", "wanted came"],
+            ["query", "came first", "cosine", "rank"],
             [
                 [
                     search.query,
                     findings.sentences[search.hits[0][0]].text,
                     f"{search.hits[0][1]:.2f}",
-                    f"{search.rank}.",
+                    str(search.rank),
                 ]
                 for search in searches
             ],
@@ -72,7 +72,7 @@ def table(headers: list[str], rows: list[list[str]], width: int) -> str:
 
 
 def title(text: str, width: int) -> str:
-    return _styled(fit(text, min(width, cells_wide(text)), False), "1")
+    return _styled(fit(text, min(width, cells_wide(text)), False).rstrip(), "1")
 
 
 def fit(text: str, width: int, right: bool) -> str:

@@ -80,13 +80,12 @@ def safetensors(folder: Folder, name: str) -> dict[str, Entry]:
         raw = file.read(length)
     if not raw.startswith(b"{"):
         raise CorruptFile(f"{where} has a header that does not begin with {{; download it again")
+    if (count := raw.count(b'"dtype"')) > limits.TENSORS:  # before they are parsed, which would take a while
+        raise LimitExceeded(f"{where} lists {count:,} tensors, over {limits.TENSORS:,}; no model has as many")
     header = parse_json(raw, f"{where} header")
     metadata = header.pop("__metadata__", {})
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
         raise CorruptFile(f"{where} has metadata that is not a table of texts; download it again")
-    if len(header) > limits.TENSORS:
-        raise LimitExceeded(f"{where} lists {len(header):,} tensors, over {limits.TENSORS:,}; no model has as many")
-
     found, spans = {}, []
     for tensor, said in header.items():
         dtype, shape, begin, end = _described(said, f"{where}: tensor {show(tensor)}")
@@ -110,7 +109,7 @@ def _described(said: object, what: str) -> tuple[torch.dtype, tuple[int, ...], i
     def whole(values: object, count: int | None = None) -> list[int]:
         if not isinstance(values, list) or any(type(v) is not int or not 0 <= v < 1 << 63 for v in values):
             raise CorruptFile(f"{what} has a shape or an offset that is no list of counts; download it again")
-        if count is not None and len(values) != count or len(values) > limits.TENSOR_DIMENSIONS:
+        if (count is not None and len(values) != count) or len(values) > limits.TENSOR_DIMENSIONS:
             raise CorruptFile(f"{what} has {len(values)} dimensions or offsets; download it again")
         return values
 

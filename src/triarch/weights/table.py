@@ -57,9 +57,8 @@ class Layout:
         """The row of one of our names, with `#` and `*` filled in."""
         for pattern, row in self.rows.items():
             if hit := _pattern(pattern).fullmatch(ours):
-                values = iter(hit.groups())
                 row = row if isinstance(row, Stored) else Stored(row)
-                return replace(row, name=re.sub(r"[#*]", lambda _: next(values), row.name))
+                return replace(row, name=_fill(row.name, hit.groups()))
         raise AssertionError(f"no row in the table names the parameter {ours}")
 
     def knows(self, theirs: str, *, part: str = "") -> bool:
@@ -82,6 +81,11 @@ class Layout:
 @cache
 def _pattern(name: str) -> re.Pattern[str]:
     return re.compile(re.escape(name).replace(r"\#", r"(\d+)").replace(r"\*", r"(\w+)"))
+
+
+def _fill(pattern: str, values: tuple[str, ...]) -> str:
+    rest = iter(values)
+    return re.sub(r"[#*]", lambda _: next(rest), pattern)
 
 
 def parameters(model: nn.Module) -> dict[str, Tensor]:
