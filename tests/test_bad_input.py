@@ -17,9 +17,9 @@ import zipfile
 from pathlib import Path
 
 import pytest
-import tiny
 from safetensors.torch import load_file, save_file
 
+import tiny
 import triarch
 from triarch import limits
 from triarch.cli import main
@@ -163,7 +163,7 @@ def renamed_to_index(folder, weight_map, *, keep=False):
         weights(folder).rename(folder / "whole.safetensors")
     else:
         weights(folder).rename(folder / "model-00001-of-00001.safetensors")
-    table = {name: weight_map for name in names}
+    table = dict.fromkeys(names, weight_map)
     (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": table}))
 
 

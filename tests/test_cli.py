@@ -95,18 +95,18 @@ def test_json_is_what_python_gives(run, checkpoint, task, name, text, options):
 
 
 def test_text_pair_is_the_second_text(run, model):
-    answer = triarch.pipeline("text-classification", model)({"text": "I was hungry.", "text_pair": "So I ate."})
+    answer = triarch.pipeline("text-classification", model)("I was hungry.", text_pair="So I ate.")
     _, out, _ = run("run", "text-classification", "I was hungry.", "--text-pair", "So I ate.", "-m", model, "--json")
     assert json.loads(out) == answer
 
 
 def test_several_inputs_make_a_json_list(run, model):
-    answers = triarch.pipeline("text-classification", model)(["good", "bad"])
+    answers = [*triarch.pipeline("text-classification", model)(iter(["good", "bad"]))]
     assert json.loads(run("run", "text-classification", "good", "bad", "-m", model, "--json")[1]) == answers
 
 
 def test_jsonl_has_a_line_for_each_input_in_order(run, model):
-    answers = triarch.pipeline("text-classification", model)(["good", "bad day", "a"])
+    answers = triarch.pipeline("text-classification", model)(iter(["good", "bad day", "a"]))
     _, out, _ = run("run", "text-classification", "good", "bad day", "a", "-m", model, "--jsonl")
     assert lines(out) == [{"id": i, "result": answer} for i, answer in enumerate(answers)]
 

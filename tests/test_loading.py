@@ -265,7 +265,7 @@ def test_labels_of_the_config(tmp_path):
 
 
 def test_saving_in_shards_is_opened_by_the_reference(masked, tmp_path):
-    folder, model, want = masked
+    folder, _model, want = masked
     triarch.save(triarch.load(folder), tmp_path / "again", shard_bytes=10_000)
     assert (tmp_path / "again" / "model.safetensors.index.json").exists()
     with torch.no_grad():

@@ -22,6 +22,7 @@ ROOMS = [
     "tasks",
     "tour",
     "cli",
+    "__main__",
 ]
 PACKAGE = Path(triarch.__file__).parent
 FILES = [path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py"]

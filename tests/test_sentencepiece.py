@@ -208,6 +208,7 @@ TRUSTED = message(f1=[UNKNOWN, piece("a")])
 REFUSED = {
     "nothing": (b"", CorruptFile, "its unknown piece is number 0 of 0"),
     "text": (b"#version: 0.2\n", CorruptFile, "wire type 3"),
+    "zeros": (bytes(100), CorruptFile, "field number 0"),
     "a group": (b"\x0b\x0c", CorruptFile, "wire type 3"),
     "an endless number": (b"\xff" * 12, CorruptFile, "too long"),
     "a number cut off": (b"\x80", CorruptFile, "cut off"),

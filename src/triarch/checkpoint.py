@@ -63,7 +63,7 @@ def load(
     table.load(network, kind.weights, entries, dtype=pick_dtype(dtype, raw, entries), device=place, new_head=new_head)
     if kind.text is not None:
         network.processor = load_text(folder, kind.text, vocab_size=config.vocab_size, max_tokens=config.max_tokens)
-    network.sidecars = _sidecars(folder)
+    network.sidecars = sidecars_of(folder)
     return network
 
 
@@ -90,16 +90,29 @@ def choose_head(kind: Family, config: Config, entries: dict[str, Entry], wanted:
     if not wanted or scores_of(kind.head(first)).__name__ in wanted:
         return first
     for name, head in kind.heads.items():
-        if scores_of(head).__name__ in wanted and _holds(kind, config, entries, name):
+        if scores_of(head).__name__ in wanted and _lies_beside(kind, config, entries, name, first):
             return name
     raise Unsupported(
         f"{first} has no head that gives {' or '.join(wanted)}; choose another checkpoint, or train a head"
     )
 
 
-def _holds(kind: Family, config: Config, entries: dict[str, Entry], architecture: str) -> bool:
-    names = table.parameters(kind.outline(config, architecture))
-    return all(kind.weights.find(name).name in entries for name in names if name.startswith("head."))
+def _lies_beside(kind: Family, config: Config, entries: dict[str, Entry], name: str, own: str) -> bool:
+    """Whether the file holds all weights of a head, and none of them is of the checkpoint's own under another meaning.
+
+    A classifier of sequences and one of tokens have weights of the same names and shapes.
+    """
+    needed, used = (_head_weights(kind, config, architecture) for architecture in (name, own))
+    taken = set(used.values()) if own != name else set()
+    return all(
+        theirs in entries and (used.get(ours) == theirs or theirs not in taken) for ours, theirs in needed.items()
+    )
+
+
+def _head_weights(kind: Family, config: Config, architecture: str) -> dict[str, str]:
+    """Our names of a head's weights, with the checkpoint's."""
+    names = [name for name in table.parameters(kind.outline(config, architecture)) if name.startswith("head.")]
+    return {name: kind.weights.find(name).name for name in names}
 
 
 def pick_device(device: str | torch.device) -> torch.device:
@@ -142,7 +155,7 @@ def label_tables(labels: list[str]) -> dict[str, Any]:
     return {"id2label": id2label, "label2id": label2id, "num_labels": len(labels)}
 
 
-def _sidecars(folder: Folder) -> dict[str, bytes]:
+def sidecars_of(folder: Folder) -> dict[str, bytes]:
     names = [name for name in SIDECARS if folder.has(name)]
     if "modules.json" in names:
         modules = folder.json("modules.json")

@@ -107,6 +107,8 @@ def replacing(path: Path) -> Iterator[Path]:
 
     Raises TriarchError when the disk is full or the folder cannot be written.
     """
+    if path.exists() and not path.is_file():
+        raise TriarchError(f"cannot write {path}, which is a folder or a device; choose another name")
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         yield temporary

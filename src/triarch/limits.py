@@ -21,7 +21,7 @@ POSITIONS = 1 << 24
 LABELS = 1 << 20
 
 # Input
-TEXT_CHARACTERS = 20_000_000
+TEXT_CHARACTERS = 12_000_000
 LINE_BYTES = 80 * MIB  # one line of a file or pipe
 WINDOWS = 100_000  # windows of one input
 CANDIDATE_LABELS = 10_000

@@ -104,12 +104,12 @@ def _tokenizer(folder: Any, kind: Any, config: Any) -> dict[str, Any] | None:
 
 def _sentence(folder: Any) -> dict[str, Any] | None:
     """What the files of sentence-transformers ask for, where they are there."""
-    from triarch.checkpoint import _sidecars
+    from triarch.checkpoint import sidecars_of
     from triarch.tasks._sentence import recipe
 
     if not folder.has("modules.json"):
         return None
-    found = recipe(_sidecars(folder))
+    found = recipe(sidecars_of(folder))
     return {
         "pooling": [*found.poolings],
         "dense_layers": len(found.layers),

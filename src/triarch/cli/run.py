@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from triarch.tasks._base import Task
 
 SUFFIXES = (".txt", ".jsonl", ".json", ".csv", ".tsv")  # what ends in these is meant as a file, even if it is not there
-PAIRED = ("text-classification", "sentiment-analysis", "next-sentence")  # tasks whose input may have a second text
 
 
 class Tasks(click.Group):
@@ -55,7 +54,7 @@ def task_command(name: str) -> click.Command:
     return click.Command(
         name,
         callback=click.pass_context(functools.partial(_run, name)),
-        params=[*COMMON[:1], *options_of(made.Options), *([PAIR] if name in PAIRED else []), *COMMON[1:]],
+        params=[*COMMON[:1], *options_of(made.OPTIONS), *COMMON[1:]],
         short_help=summary,
         help=f"{summary}\n\n{more}\n\n{made.__doc__}",
     )
@@ -65,7 +64,6 @@ def _path(context: click.Context, param: click.Parameter, incomplete: str) -> li
     return [CompletionItem(incomplete, type="file")]
 
 
-PAIR = click.Option(["--text-pair"], help="The second text of every INPUT that is a text.")
 COMMON = [
     click.Argument(
         ["inputs"],
@@ -108,21 +106,18 @@ def _run(
     input_format: str | None,
     output: Path | None,
     form: str | None,
-    text_pair: str | None = None,
     **options: Any,
 ) -> None:
     from triarch.tasks import pipeline, task_class
 
     made = task_class(name)
     given = {key: options[key] for key in options if context.get_parameter_source(key) is not ParameterSource.DEFAULT}
-    made.Options(**given)  # what is wrong here, or with the first inputs, shows before the model is loaded
+    made.OPTIONS(**given)  # what is wrong here, or with the first inputs, shows before the model is loaded
     if not inputs and sys.stdin.isatty():
         context.fail("No INPUT: give a text or a file, or pipe lines in.")
     found: Iterator[Any] = itertools.chain.from_iterable(
         _read(each, made.INPUT, input_format) for each in inputs or ["-"]
     )
-    if text_pair is not None:
-        found = ({"text": row, "text_pair": text_pair} if isinstance(row, str) else row for row in found)
 
     first = list(itertools.islice(found, 2))
     only = len(first) == 1
@@ -170,17 +165,13 @@ def _write(answers: Iterable[tuple[Any, Any]], only: bool, form: str | None, fil
 
 def _read(given: str, name: str, kind: str | None) -> Iterator[Any]:
     """The rows of one INPUT: a text is one, a file or a pipe has many."""
-    from triarch.inputs.rows import _rows, read_lines, read_rows
+    from triarch.inputs.rows import read_rows, rows_of
 
     if given == "-":
-        yield from _rows(sys.stdin.buffer, "stdin", name, f".{kind}", kind == "whole")
+        yield from rows_of(sys.stdin.buffer, "stdin", name, kind or "lines")
     elif _is_file(given):
         say(f"reading {given}")
-        if kind in ("lines", "jsonl"):
-            with open(given, "rb") as file:
-                yield from read_lines(file, given, objects=kind == "jsonl")
-        else:
-            yield from read_rows(Path(given), name, whole=kind == "whole")
+        yield from read_rows(Path(given), name, kind)
     else:
         yield given
 

@@ -1,7 +1,8 @@
 """Read inputs from files: one row a line, whatever the format.
 
-`.jsonl` holds an object or a text a line, `.json` a list of them, `.csv` and `.tsv` a header and then rows; any other
-file, and a pipe, holds a text a line. A row that cannot be read is an error in its place, and the rest goes on.
+A `jsonl` file holds an object or a text a line, `json` a list of them, `csv` and `tsv` a header and then rows, `lines` a
+text a line, and `whole` is one text. The suffix of a file says which; any other, and a pipe, holds lines. A row that
+cannot be read is an error in its place, and the rest goes on.
 """
 
 import csv
@@ -14,36 +15,42 @@ from triarch import limits
 from triarch.errors import CorruptFile, InvalidInput, LimitExceeded, NotFound, TriarchError, show
 from triarch.files import parse_json
 
+KINDS = ("lines", "jsonl", "json", "csv", "tsv", "whole")
 
-def read_rows(path: Path, name: str = "text", *, whole: bool = False) -> Iterator[Any]:
-    """Rows of a file: texts, objects, and errors in the place of bad rows. `whole`: the file is one text.
 
-    In a table without a column `name`, the only column is taken for it. Raises NotFound, InvalidInput.
+def read_rows(path: Path, name: str = "text", kind: str | None = None) -> Iterator[Any]:
+    """Rows of a file: texts, objects, and errors in the place of bad rows.
+
+    In a table without a column `name`, the only column is taken for it. Raises NotFound, CorruptFile.
     """
     try:
-        file = path.open("rb")
+        regular = path.stat() and (path.is_file() or path.is_fifo())
+        file = path.open("rb") if regular else None
     except FileNotFoundError:
         raise NotFound(f"{show(path)} is not there; check the path") from None
     except OSError as error:
         raise NotFound(f"{show(path)} cannot be read ({error.strerror}); check the path") from None
-    kind = "" if whole else path.suffix.lower()
-    return _rows(file, str(path), name, kind, whole)
+    if file is None:
+        raise NotFound(f"{show(path)} is a folder or a device, wanted a file; check the path")
+    suffix = path.suffix.lower().removeprefix(".")
+    return rows_of(file, str(path), name, kind or (suffix if suffix in KINDS else "lines"))
 
 
-def _rows(file: IO[bytes], where: str, name: str, kind: str, whole: bool) -> Iterator[Any]:
+def rows_of(file: IO[bytes], where: str, name: str, kind: str) -> Iterator[Any]:
+    """The same of an open file, which is closed at the end."""
     with file:
-        if whole:
+        if kind == "whole":
             yield _decoded(file.read(limits.LINE_BYTES + 1), where)
-        elif kind == ".json":
+        elif kind == "json":
             rows = parse_json(file.read(limits.LINE_BYTES), where)
             yield from rows if isinstance(rows, list) else [rows]
-        elif kind in (".csv", ".tsv"):
-            yield from _table(file, where, name, "\t" if kind == ".tsv" else ",")
+        elif kind in ("csv", "tsv"):
+            yield from _table(file, where, name, "\t" if kind == "tsv" else ",")
         else:
-            yield from read_lines(file, where, objects=kind == ".jsonl")
+            yield from _lines(file, where, objects=kind == "jsonl")
 
 
-def read_lines(file: IO[bytes], where: str, *, objects: bool = False) -> Iterator[Any]:
+def _lines(file: IO[bytes], where: str, *, objects: bool = False) -> Iterator[Any]:
     """One row a line, without its line end; `objects`: each line is JSON, blank ones between them are passed over."""
     for number in itertools.count(1):
         line = file.readline(limits.LINE_BYTES + 1)
@@ -72,7 +79,7 @@ def _decoded(data: bytes, where: str) -> str:
 
 def _table(file: IO[bytes], where: str, name: str, delimiter: str) -> Iterator[Any]:
     """Rows of a table with a header. Quoted cells may hold line ends."""
-    lines = _raise_errors(read_lines(file, where))
+    lines = _raise_errors(_lines(file, where))
     reader = csv.reader((line + "\n" for line in lines), delimiter=delimiter, strict=True)
     try:
         header = next(reader, [])

@@ -17,9 +17,17 @@ from triarch.errors import CorruptFile, InvalidInput, LimitExceeded, Unsupported
 from triarch.family import TextFormat
 
 SPACE = "▁"  # how pieces write a space
-UNIGRAM, BPE = 1, 2  # TrainerSpec.model_type
-NORMAL, CONTROL, USER_DEFINED = 1, 3, 4  # SentencePiece.type
 OWN_SPECIALS = 3  # <unk>, <s>, </s>: the pieces every trained model begins with unless told otherwise
+
+# Values of SentencePiece.type and TrainerSpec.model_type
+NORMAL, CONTROL, USER_DEFINED = 1, 3, 4
+UNIGRAM, BPE = 1, 2
+
+# Field numbers of ModelProto, SentencePiece, TrainerSpec, NormalizerSpec
+PIECES, TRAINER, NORMALIZER = 1, 2, 3
+TEXT, SCORE, KIND = 1, 2, 3
+ALGORITHM, SPACE_AS_SUFFIX, BYTE_FALLBACK, UNKNOWN = 3, 24, 35, 40
+CHARSMAP, DUMMY_PREFIX, REMOVE_SPACES = 2, 3, 4
 
 # Wire types of the protobuf encoding
 VARINT, EIGHT_BYTES, PREFIXED, FOUR_BYTES = 0, 1, 2, 5
@@ -56,24 +64,24 @@ def read(data: bytes, where: str, max_pieces: int) -> Model:
     trainer: Fields = {}
     normalizer: Fields = {}
     for number, value in _fields(data, where):
-        if number > 3:
+        if number not in (PIECES, TRAINER, NORMALIZER):
             continue  # self tests, denormaliser, extensions
         if not isinstance(value, bytes):
             raise _corrupt(where, f"field {number} is not a message")
-        if number == 1:
+        if number == PIECES:
             pieces.append(_piece(value, len(pieces), where))
             if len(pieces) > max_pieces:
                 raise InvalidInput(
                     f"{where} has more pieces than the embedding has rows ({max_pieces}); "
                     "use the tokenizer that these weights were trained with"
                 )
-        elif number == 2:
+        elif number == TRAINER:
             trainer = dict(_fields(value, where))
         else:
             normalizer = dict(_fields(value, where))
 
-    algorithm = _integer(trainer, 3, UNIGRAM, where)
-    if algorithm not in (UNIGRAM, BPE) or _integer(trainer, 24, 0, where):
+    algorithm = _integer(trainer, ALGORITHM, UNIGRAM, where)
+    if algorithm not in (UNIGRAM, BPE) or _integer(trainer, SPACE_AS_SUFFIX, 0, where):
         raise Unsupported(
             f"{where} splits text into words or characters, or marks spaces at the end of words; "
             "wanted a unigram or BPE model that marks them at the beginning"
@@ -81,11 +89,11 @@ def read(data: bytes, where: str, max_pieces: int) -> Model:
     model = Model(
         pieces=pieces,
         algorithm=algorithm,
-        unknown=_integer(trainer, 40, 0, where),
-        byte_fallback=bool(_integer(trainer, 35, 0, where)),
-        charsmap=_charsmap(normalizer.get(2, b""), where),
-        add_dummy_prefix=bool(_integer(normalizer, 3, 1, where)),
-        remove_extra_whitespaces=bool(_integer(normalizer, 4, 1, where)),
+        unknown=_integer(trainer, UNKNOWN, 0, where),
+        byte_fallback=bool(_integer(trainer, BYTE_FALLBACK, 0, where)),
+        charsmap=_charsmap(normalizer.get(CHARSMAP, b""), where),
+        add_dummy_prefix=bool(_integer(normalizer, DUMMY_PREFIX, 1, where)),
+        remove_extra_whitespaces=bool(_integer(normalizer, REMOVE_SPACES, 1, where)),
     )
     if not 0 <= model.unknown < len(pieces):
         raise _corrupt(where, f"its unknown piece is number {model.unknown} of {len(pieces)}")
@@ -164,11 +172,11 @@ def _merges(pieces: list[Piece], ids: dict[str, int]) -> list[tuple[str, str]]:
 
 def _piece(data: bytes, index: int, where: str) -> Piece:
     fields = dict(_fields(data, where))
-    text, score = fields.get(1), fields.get(2, bytes(4))
+    text, score = fields.get(TEXT), fields.get(SCORE, bytes(4))
     if not isinstance(text, bytes) or not isinstance(score, bytes) or len(score) != 4:
         raise _corrupt(where, f"piece {index} has no text, or a score that is not a float")
     try:
-        piece = Piece(text.decode("utf-8"), struct.unpack("<f", score)[0], _integer(fields, 3, NORMAL, where))
+        piece = Piece(text.decode("utf-8"), struct.unpack("<f", score)[0], _integer(fields, KIND, NORMAL, where))
     except UnicodeDecodeError:
         raise _corrupt(where, f"piece {index} is not UTF-8") from None
     if not piece.text or not abs(piece.score) < float("inf"):
@@ -203,6 +211,8 @@ def _fields(data: bytes, where: str) -> Iterator[tuple[int, int | bytes]]:
     while position < len(data):
         key, position = _varint(data, position, where)
         number, wire = key >> 3, key & 7
+        if number == 0:
+            raise _corrupt(where, f"field number 0 at byte {position}")
         if wire == VARINT:
             value, position = _varint(data, position, where)
             yield number, value

@@ -188,19 +188,23 @@ class TextProcessor:
 
     def collate(self, encodings: Sequence[Encoding]) -> dict[str, Tensor]:
         """int64 tensors (B, T), padded at the end; token_type_ids only where the model takes them."""
-        if not encodings:
+        return self.pad([encoding.ids for encoding in encodings], [encoding.type_ids for encoding in encodings])
+
+    def pad(self, ids: list[list[int]], type_ids: list[list[int]]) -> dict[str, Tensor]:
+        """The same from ids: a row for each text."""
+        if not ids:
             raise InvalidInput("there is no text; give at least one")
-        width = max(map(len, encodings))
+        width = max(map(len, ids))
 
         def padded(rows: list[list[int]], filler: int) -> Tensor:
             return torch.tensor([row + [filler] * (width - len(row)) for row in rows], dtype=torch.int64)
 
         tensors = {
-            "input_ids": padded([encoding.ids for encoding in encodings], self.id("pad_token") or 0),
-            "attention_mask": padded([[1] * len(encoding) for encoding in encodings], 0),
+            "input_ids": padded(ids, self.id("pad_token") or 0),
+            "attention_mask": padded([[1] * len(row) for row in ids], 0),
         }
         if self.segments:
-            tensors["token_type_ids"] = padded([encoding.type_ids for encoding in encodings], 0)
+            tensors["token_type_ids"] = padded(type_ids, 0)
         return tensors
 
     def decode(self, ids: Iterable[int] | Tensor, skip_special_tokens: bool = False) -> str:

@@ -202,7 +202,7 @@ def _frame(tokenizer: Tokenizer, text_format: TextFormat, names: dict[str, str],
         return [renamed.get(name, name) + colon + type_id for name, colon, type_id in parts]
 
     single, pair = rename(text_format.single), rename(text_format.pair)
-    used = {part.partition(":")[0] for part in single + pair if not part.startswith("$")}
+    used = dict.fromkeys(part.partition(":")[0] for part in single + pair if not part.startswith("$"))
     if missing := [name for name in used if tokenizer.token_to_id(name) is None]:
         raise CorruptFile(f"{folder}: its vocabulary lacks the special token {show(missing[0])!r}; download it again")
     framing: processors.PostProcessor = processors.TemplateProcessing(

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from triarch.errors import InvalidInput, NotFound, show
 from triarch.suggest import did_you_mean
-from triarch.tasks._base import Task
 
 if TYPE_CHECKING:
     import os
 
     from triarch.family import Network
+    from triarch.tasks._base import Task
 
 
 def tasks() -> list[str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import time
 from collections.abc import Iterable, Iterator, Sized
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,10 +29,12 @@ if TYPE_CHECKING:  # a task's options can be listed, and completed in a shell, w
     from torch import Tensor
 
     from triarch.family import Network
-    from triarch.inputs.text import Side, TextProcessor
+    from triarch.inputs.text import TextProcessor
 
 BATCH_TOKENS = {"cpu": 4096, "cuda": 65_536}  # with padding; more brought nothing on the machines we measured
-CHUNK_BATCHES = 32  # that many batches' worth of inputs are read ahead and sorted by length
+CHUNK_BATCHES = 32  # that many batches' worth of inputs are read ahead and sorted by length,
+CHUNK_INPUTS = 8192  # or that many inputs,
+WAIT = 0.1  # or, of a source that takes longer than that many seconds for them, those that are there
 PROGRESS_DELAY = 2.0  # seconds before a bar appears
 
 
@@ -86,12 +89,12 @@ class Job:
 
 
 class Task:
-    """One task on one model. Call it with an input or many; see the task's `Options` for what can be asked for."""
+    """One task on one model. Call it with an input or many; see its `OPTIONS` for what can be asked for."""
 
     ALIASES: ClassVar[tuple[str, ...]] = ()
     NEEDS: ClassVar[tuple[str, ...]] = ()  # kinds of heads that serve, by the names in family.py; none: any head
     INPUT: ClassVar[str] = "text"  # the name under which a row of a file holds the input
-    Options: ClassVar[type[Options]] = Options
+    OPTIONS: ClassVar[type[Options]] = Options
 
     def __init__(self, model: Network, **defaults: Any):
         from triarch.models import scores
@@ -153,17 +156,17 @@ class Task:
 
         Raises InvalidInput, for an unknown name with the nearest one.
         """
-        known = [f.name for f in dataclasses.fields(self.Options)]
+        known = [f.name for f in dataclasses.fields(self.OPTIONS)]
         for name in self.defaults | given:
             if name not in known:
                 hint = did_you_mean(name, known)
                 raise InvalidInput(f"no option {show(name)!r}{hint}; there are {', '.join(known)}")
-        types = get_type_hints(self.Options)
+        types = get_type_hints(self.OPTIONS)
 
         def meant(some: dict[str, Any]) -> dict[str, Any]:
             return {name: value for name, value in some.items() if value is not None or _fits(None, types[name])}
 
-        return self.Options(**meant(self.defaults) | meant(given))
+        return self.OPTIONS(**meant(self.defaults) | meant(given))
 
     def run(self, inputs: Iterable[Any], options: Any) -> Iterator[Any]:
         """Answers in the order of the inputs, as they come. Raises the first error, saying which input it was."""
@@ -190,6 +193,7 @@ class Task:
                         continue
                     own = list(itertools.islice(outputs, len(job.windows)))
                     try:
+                        _check_numbers(own)
                         answer = self.answer(job, own, options)
                     except TriarchError as error:
                         yield error
@@ -197,8 +201,10 @@ class Task:
                     yield {"result": answer, "coverage": job.coverage(options.strategy)} if options.coverage else answer
 
     def _chunks(self, inputs: Iterable[Any], options: Any) -> Iterator[list[Job | TriarchError]]:
+        """Inputs to be answered together: as many as make good batches, but from a slow source none has to wait."""
         chunk: list[Job | TriarchError] = []
-        tokens = 0
+        tokens, most = 0, CHUNK_INPUTS if isinstance(inputs, Sized) else 1
+        start = time.monotonic()
         for given in inputs:
             try:
                 job: Job | TriarchError = given if isinstance(given, TriarchError) else self._job(given, options)
@@ -206,9 +212,11 @@ class Task:
                 job = error
             chunk.append(job)
             tokens += sum(map(len, job.windows)) if isinstance(job, Job) else 0
-            if tokens >= CHUNK_BATCHES * self._budget() or len(chunk) >= CHUNK_BATCHES * 256:
+            if tokens >= CHUNK_BATCHES * self._budget() or len(chunk) >= most:
+                slow = time.monotonic() - start > WAIT
                 yield chunk
-                chunk, tokens = [], 0
+                most = 1 if slow else min(2 * most, CHUNK_INPUTS)
+                chunk, tokens, start = [], 0, time.monotonic()
         if chunk:
             yield chunk
 
@@ -246,7 +254,7 @@ class Task:
     # Helpers that most tasks call from `prepare`
 
     def windows(
-        self, text: str | list[str], pair: str | None, options: Any, *, stride: int = 0, side: Side = "auto"
+        self, text: str | list[str], pair: str | None, options: Any, *, stride: int = 0, side: str = "auto"
     ) -> Job:
         """The windows of a text or a pair, by the strategy for long inputs that was asked for."""
         processor, most = self.processor, options.max_length or self.processor.max_tokens
@@ -278,9 +286,9 @@ def text_of(given: Any, *names: str) -> str:
     return given
 
 
-def pair_of(given: Any) -> tuple[str, str | None]:
-    """A text and, where the row has one, its pair."""
-    pair = given.get("text_pair") if isinstance(given, dict) else None
+def pair_of(given: Any, default: str | None) -> tuple[str, str | None]:
+    """A text and its pair: the row's own, or the one of all rows."""
+    pair = given.get("text_pair", default) if isinstance(given, dict) else default
     return text_of(given, "text"), text_of(pair, "text_pair") if pair else None  # an empty pair is none, as ever
 
 
@@ -312,6 +320,11 @@ def softmax(x: np.ndarray) -> np.ndarray:
 
 def sigmoid(x: np.ndarray) -> np.ndarray:
     return 1 / (1 + np.exp(-x))
+
+
+def _check_numbers(outputs: list[Any]) -> None:
+    if any(np.isnan(output).any() for output in outputs):
+        raise TriarchError("the model gives NaN; its weights are damaged, or their range is too wide for its dtype")
 
 
 def _bar(total: int | None) -> str | None:

@@ -36,7 +36,7 @@ class Embedding(_base.Task):
     """Text -> (D,) array of float32."""
 
     ALIASES = ("sentence-embedding",)
-    Options = Options
+    OPTIONS = Options
 
     def __init__(self, model: Any, **defaults: Any):
         super().__init__(model, **defaults)

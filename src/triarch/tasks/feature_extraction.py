@@ -38,7 +38,7 @@ class Options(_base.Options):
 class FeatureExtraction(_base.Task):
     """Text -> (1, T, D) nested lists, special tokens included; with `pool` (D,)."""
 
-    Options = Options
+    OPTIONS = Options
 
     def read(self, given: Any, options: Options) -> str:
         return text_of(given, "text")

@@ -62,7 +62,7 @@ class FillMask(_base.Task):
     """Text with the tokenizer's mask -> [{"score", "token", "token_str", "sequence"}]; several masks: one list each."""
 
     NEEDS = ("WordScores", "PretrainingScores")
-    Options = Options
+    OPTIONS = Options
 
     def __init__(self, model: Any, **defaults: Any):
         super().__init__(model, **defaults)

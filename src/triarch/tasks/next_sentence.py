@@ -7,26 +7,33 @@ Devlin et al. 2018, section 3.1. Pairs longer than the model are read in windows
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from triarch.errors import InvalidInput
 from triarch.tasks import _base
-from triarch.tasks._base import Job, Options, mean_by_length, pair_of, softmax
+from triarch.tasks._base import Job, mean_by_length, pair_of, softmax
 
 if TYPE_CHECKING:
     from tokenizers import Encoding
     from torch import Tensor
 
 
+@dataclass(frozen=True, kw_only=True)
+class Options(_base.Options):
+    text_pair: str | None = None  # the second text of every input that brings none
+
+
 class NextSentence(_base.Task):
     """{"text": …, "text_pair": …} -> {"label": "IsNext" | "NotNext", "score"}."""
 
     NEEDS = ("FollowsScores", "PretrainingScores")
+    OPTIONS = Options
 
     def read(self, given: Any, options: Options) -> tuple[str, str]:
-        text, pair = pair_of(given)
+        text, pair = pair_of(given, options.text_pair)
         if pair is None:
             raise InvalidInput('input is one text, wanted two; write {"text": …, "text_pair": …}')
         return text, pair

@@ -41,7 +41,7 @@ class QuestionAnswering(_base.Task):
 
     NEEDS = ("SpanScores",)
     INPUT = "context"
-    Options = Options
+    OPTIONS = Options
 
     def __call__(self, inputs: Any = None, context: Any = None, **options: Any) -> Any:
         """Rows {"question", "context"}, or `question=` and `context=`: texts, lists of one length, a list and a text.

@@ -35,7 +35,7 @@ class SemanticSearch(_base.Task):
     """
 
     INPUT = "query"
-    Options = Options
+    OPTIONS = Options
 
     def __init__(self, model: Any, **defaults: Any):
         super().__init__(model, **defaults)

@@ -30,7 +30,7 @@ class SentenceSimilarity(_base.Task):
     """{"source_sentence": …, "sentences": […]} -> [cosine of each]."""
 
     INPUT = "source_sentence"
-    Options = Options
+    OPTIONS = Options
 
     def __init__(self, model: Any, **defaults: Any):
         super().__init__(model, **defaults)

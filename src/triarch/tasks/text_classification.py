@@ -19,6 +19,7 @@ from triarch.tasks._base import Job, mean_by_length, pair_of, sigmoid, softmax
 
 @dataclass(frozen=True, kw_only=True)
 class Options(_base.Options):
+    text_pair: str | None = None  # the second text of every input that brings none
     top_k: int | Literal["best"] | None = "best"  # that many best labels; None: all; "best": one, and not in a list
     function_to_apply: Literal["sigmoid", "softmax", "none"] | None = None  # None: as the config's problem_type asks
 
@@ -28,7 +29,7 @@ class TextClassification(_base.Task):
 
     ALIASES = ("sentiment-analysis",)
     NEEDS = ("LabelScores",)
-    Options = Options
+    OPTIONS = Options
 
     def __call__(self, inputs: Any, **options: Any) -> Any:
         """As the reference's: one text without `top_k` gives a list of one, many texts a list of dicts."""
@@ -41,7 +42,7 @@ class TextClassification(_base.Task):
             given = {"text": given[0][0], "text_pair": given[0][1]}  # the reference's old way to write a pair
         if isinstance(given, list):
             raise InvalidInput('input is a list within a list; write a pair as {"text": …, "text_pair": …}')
-        return pair_of(given)
+        return pair_of(given, options.text_pair)
 
     def prepare(self, row: tuple[str, str | None], options: Options) -> Job:
         return self.windows(*row, options)

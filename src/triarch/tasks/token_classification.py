@@ -47,7 +47,7 @@ class TokenClassification(_base.Task):
 
     ALIASES = ("ner",)
     NEEDS = ("TokenScores",)
-    Options = Options
+    OPTIONS = Options
 
     def single(self, inputs: Any, options: Options) -> bool:
         words = options.is_split_into_words and isinstance(inputs, list | tuple)

@@ -43,7 +43,7 @@ class ZeroShotClassification(_base.Task):
 
     NEEDS = ("LabelScores",)
     INPUT = "sequence"
-    Options = Options
+    OPTIONS = Options
 
     def __init__(self, model: Any, **defaults: Any):
         super().__init__(model, **defaults)
@@ -54,7 +54,7 @@ class ZeroShotClassification(_base.Task):
         self.entailment = entails[0]
         self.contradiction = len(names) - 1 if self.entailment == 0 else 0
 
-    def __call__(self, sequences: Any, candidate_labels: Any = None, **options: Any) -> Any:
+    def __call__(self, sequences: Any, candidate_labels: Any = None, **options: Any) -> Any:  # type: ignore[override]
         """As the reference's: the labels may come second without a name."""
         if candidate_labels is not None:
             options["candidate_labels"] = candidate_labels

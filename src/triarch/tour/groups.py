@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-STARTS = 50  # k-means ends in whatever valley it started above, so it starts often and keeps the best
+STARTS = 200  # k-means ends in whatever valley it started above, so it starts often and keeps the best
 
 
 def principal_axes(vectors: np.ndarray, count: int) -> tuple[np.ndarray, float]:

@@ -141,7 +141,7 @@ def similarity(findings: Findings) -> str:
     ]
     return f"""<h2>Every sentence against every other</h2>
 <p>All {N} × {N} cosines at once: the vectors, one under the other, are a matrix, and one product of it with itself
-gives the whole picture. That is why millions of vectors can be searched in a moment.</p>
+gives the whole picture. Machines do nothing faster, which is why search by vectors is quick.</p>
 <figure>{drawings.cosines(findings)}
 <figcaption>Rows and columns are the sentences, group by group. {_key("p")} the stronger, the nearer in meaning;
 {_key("m")} below zero. The diagonal is each sentence against itself; the blocks along it are the groups.

@@ -1,0 +1,7 @@
+"""`python -m triarch` is the command line."""
+
+import sys
+
+from triarch.cli import main
+
+sys.exit(main())
