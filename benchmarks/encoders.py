@@ -25,9 +25,9 @@ THREADS, ROUNDS, BATCH = 2, 3, 32
 def texts_of(path: Path | None) -> list[str]:
     if path is not None:
         return [line for line in path.read_text().splitlines() if line.strip()]
-    from triarch.tour import SENTENCES
+    from triarch.tour import bundled_sentences
 
-    sentences = [line.split("\t")[-1] for line in SENTENCES.read_text().splitlines() if line.strip()]
+    sentences = [sentence.text for sentence in bundled_sentences()]
     return [" ".join(sentences[i : i + 1 + i * 7 % 12]) for i in range(len(sentences))] * 4
 
 

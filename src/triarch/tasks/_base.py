@@ -10,8 +10,9 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import time
-from collections.abc import Iterable, Iterator, Sized
+from collections.abc import Callable, Iterable, Iterator, Sized
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args, get_origin, get_type_hints
@@ -53,7 +54,7 @@ class Options:
     coverage: bool = False  # answer {"result": …, "coverage": {tokens, seen, windows, strategy}}
 
     def __post_init__(self) -> None:
-        types = get_type_hints(type(self))
+        types = _types(type(self))
         for f in dataclasses.fields(self):
             _check_type(f.name, getattr(self, f.name), types[f.name])
         for name in ("stride", "max_length", "batch_size", "top_k"):
@@ -161,7 +162,7 @@ class Task:
             if name not in known:
                 hint = did_you_mean(name, known)
                 raise InvalidInput(f"no option {show(name)!r}{hint}; there are {', '.join(known)}")
-        types = get_type_hints(self.OPTIONS)
+        types = _types(self.OPTIONS)
 
         def meant(some: dict[str, Any]) -> dict[str, Any]:
             return {name: value for name, value in some.items() if value is not None or _fits(None, types[name])}
@@ -329,6 +330,10 @@ def _check_numbers(outputs: list[Any]) -> None:
 
 def _bar(total: int | None) -> str | None:
     return "{percentage:3.0f}%|{bar}| {elapsed}<{remaining}" if total else None
+
+
+# Cached, since some tasks make their options anew for each input
+_types: Callable[[Any], dict[str, Any]] = cache(get_type_hints)
 
 
 def _check_type(name: str, value: Any, wanted: Any) -> None:
