@@ -6,7 +6,7 @@ import re
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from io import BufferedReader
 from pathlib import Path
 from typing import Any
@@ -22,15 +22,18 @@ class Folder:
     """A checkpoint folder, and every way in which its files are opened."""
 
     path: Path
+    found: dict[str, Path] = field(default_factory=dict, compare=False, repr=False)  # names -> where links lead
 
     def __str__(self) -> str:
         return str(self.path)
 
     def find(self, name: str) -> Path:
-        """Path of a file that may be absent; `name` is plain, or plain parts joined by `/`.
+        """Where a file lies that may be absent, links followed; `name` is plain, or plain parts joined by `/`.
 
         Raises UnsafeFile for a name that is not plain, or that leads out of the folder through a link.
         """
+        if name in self.found:
+            return self.found[name]
         parts = name.split("/")
         if not all(PLAIN_NAME.fullmatch(part) and part.strip(".") for part in parts) or len(parts) > 2:
             raise UnsafeFile(f"{self}: file name {show(name)!r} is not a plain name inside the folder; do not use it")
@@ -38,16 +41,16 @@ class Folder:
         real = Path(os.path.realpath(path))
         if not any(real.is_relative_to(root) for root in self._roots()):
             raise UnsafeFile(f"{path} is a link that leaves its folder; replace it by the file itself")
-        return path
+        return self.found.setdefault(name, real)
 
     def has(self, name: str) -> bool:
         return self.find(name).exists()
 
     def open(self, name: str) -> BufferedReader:
         """Open for reading. Raises NotFound, and UnsafeFile for anything but a regular file; never blocks."""
-        path = self.find(name)
+        path = self.path / name
         try:
-            descriptor = os.open(os.path.realpath(path), os.O_RDONLY | os.O_NONBLOCK | getattr(os, "O_NOFOLLOW", 0))
+            descriptor = os.open(self.find(name), os.O_RDONLY | os.O_NONBLOCK | getattr(os, "O_NOFOLLOW", 0))
         except FileNotFoundError:
             raise NotFound(f"{path} is not there; check the folder, or download the model again") from None
         except OSError as error:

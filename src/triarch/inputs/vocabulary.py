@@ -216,10 +216,11 @@ def _frame(tokenizer: Tokenizer, text_format: TextFormat, names: dict[str, str],
 
 def _check_ids(ids: Any, rows: int, where: str) -> None:
     """Raise CorruptFile unless `ids` maps tokens to numbers, InvalidInput unless each has a row of its own."""
-    if not isinstance(ids, dict) or not ids or not all(type(id_) is int for id_ in ids.values()):
+    if not isinstance(ids, dict) or set(map(type, ids.values())) != {int}:
         raise CorruptFile(f"{where} does not give every token a number; download it again")
-    for token, id_ in (min(ids.items(), key=lambda item: item[1]), max(ids.items(), key=lambda item: item[1])):
+    for id_ in (min(ids.values()), max(ids.values())):
         if not 0 <= id_ < rows:
+            token = next(token for token, found in ids.items() if found == id_)
             raise InvalidInput(
                 f"{where}: the token {show(token)!r} has the id {id_}, but the embedding has {rows} rows, 0 to "
                 f"{rows - 1}; use the tokenizer that these weights were trained with, or resize the embedding"
