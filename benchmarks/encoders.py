@@ -84,7 +84,7 @@ def measure_load(who: str, folder: Path, texts: list[str]) -> dict:
 
 
 def loader(who: str):
-    """Folder -> the model with its tokenizer, and one word as it takes it. Imports are not loading, so they come first."""
+    """Folder -> the model, and one word as its tokenizer gives it. Imports are not loading, so they come first."""
     if who == "triarch":
         import triarch.checkpoint
         from triarch.models import families

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 import tiny
 import triarch
@@ -18,7 +19,7 @@ CASES = [
 
 def assert_same(got, want, place="answer"):
     """The same containers, keys in the same order, text and whole numbers exactly, real numbers to 1e-5."""
-    if isinstance(got, np.ndarray):
+    if isinstance(got, np.ndarray | torch.Tensor):
         got = got.tolist()
     assert type(got) is type(want), place
     if isinstance(want, dict):

@@ -189,12 +189,18 @@ def test_every_task_is_listed_once():
 # Long inputs: nothing is lost without saying so
 
 
-@pytest.mark.parametrize("task", TASK_MODELS)
+@pytest.mark.parametrize("task", [task for task in TASK_MODELS if task != "fill-mask"])
 def test_a_long_input_is_seen_whole(task):
     coverage = make(task)(row(task, long_text(400)), coverage=True)["coverage"]
     assert coverage["seen"] == coverage["tokens"] > 400
     assert coverage["windows"] > 1
     assert coverage["strategy"] == "window"
+
+
+def test_of_a_long_text_with_a_mask_its_surroundings_are_seen_and_the_rest_is_reported():
+    coverage = make("fill-mask")(long_text(300) + " [MASK]", coverage=True)["coverage"]
+    assert coverage["seen"] < coverage["tokens"]
+    assert (coverage["windows"], coverage["strategy"]) == (1, "window")
 
 
 @pytest.mark.parametrize("task", TASK_MODELS)
@@ -217,7 +223,7 @@ def test_a_long_input_can_be_refused(task):
         make(task)(row(task, long_text(400)), long="error")
 
 
-@pytest.mark.parametrize("task", TASK_MODELS)
+@pytest.mark.parametrize("task", [task for task in TASK_MODELS if task != "fill-mask"])
 def test_windows_may_be_smaller_than_the_model_takes(task):
     whole = make(task)(row(task, long_text(100)), coverage=True)["coverage"]
     small = make(task)(row(task, long_text(100)), coverage=True, max_length=30)["coverage"]
@@ -297,7 +303,7 @@ def test_a_token_gets_its_vector_from_the_window_with_most_context(stride):
 class Finder(QuestionAnswering):
     """Finds one word, whatever the question: a model that nothing but the windows could fail."""
 
-    def compute(self, batch, windows):
+    def compute(self, batch, windows, options):
         wanted = self.processor.id("mask_token")
         return [np.tile(np.where(np.array(window.ids) == wanted, 9.0, 0.0), (2, 1)) for window in windows]
 
@@ -491,7 +497,8 @@ def test_next_sentence_wants_two_texts():
 @pytest.mark.parametrize("pool", ["mean", "max"])
 def test_features_can_be_pooled(pool):
     made = make("feature-extraction", return_tensors=True)
-    assert made("a lovely day", pool=pool) == pytest.approx(getattr(made("a lovely day")[0], pool)(0), abs=1e-6)
+    vectors = made("a lovely day")[0].numpy()
+    assert made("a lovely day", pool=pool).numpy() == pytest.approx(getattr(vectors, pool)(0), abs=1e-6)
 
 
 def test_features_can_be_those_of_the_first_token():

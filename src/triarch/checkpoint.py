@@ -13,7 +13,7 @@ from triarch.config import Config
 from triarch.errors import CorruptFile, InvalidInput, TriarchError, UnsafeFile, Unsupported, show
 from triarch.family import Network
 from triarch.files import PLAIN_NAME, Folder, replacing, write_text
-from triarch.inputs.text import load_text
+from triarch.inputs.text import TextProcessor, load_text
 from triarch.models import Family, family
 from triarch.models import scores as scores_of
 from triarch.weights import files, table
@@ -37,7 +37,7 @@ def load(
     head: str | None = None,
     scores: Sequence[str] = (),
     dtype: str | torch.dtype = "auto",
-    device: str | torch.device = "auto",
+    device: str | int | torch.device = "auto",
     revision: str | None = None,
     new_head: bool = False,
     labels: list[str] | None = None,
@@ -61,10 +61,16 @@ def load(
     network = kind.outline(config, architecture)
     place = pick_device(device)
     table.load(network, kind.weights, entries, dtype=pick_dtype(dtype, raw, entries), device=place, new_head=new_head)
-    if kind.text is not None:
-        network.processor = load_text(folder, kind.text, vocab_size=config.vocab_size, max_tokens=config.max_tokens)
+    network.processor = load_processor(folder, kind, config)
     network.sidecars = sidecars_of(folder)
     return network
+
+
+def load_processor(folder: Folder, kind: Family, config: Any) -> TextProcessor | None:
+    """What turns raw input into a model's tensors; None if the folder holds no files of it."""
+    if kind.text is None:
+        return None
+    return load_text(folder, kind.text, vocab_size=config.vocab_size, max_tokens=config.max_tokens)
 
 
 def describe(folder: Folder) -> tuple[dict[str, Any], Family]:
@@ -115,7 +121,10 @@ def _head_weights(kind: Family, config: Config, architecture: str) -> dict[str, 
     return {name: kind.weights.find(name).name for name in names}
 
 
-def pick_device(device: str | torch.device) -> torch.device:
+def pick_device(device: str | int | torch.device) -> torch.device:
+    """`auto`, a name, or a number as the reference counts: -1 is the CPU. Raises InvalidInput for one there is not."""
+    if type(device) is int:
+        device = "cpu" if device < 0 else f"cuda:{device}"
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:

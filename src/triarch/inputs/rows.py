@@ -1,7 +1,7 @@
 """Read inputs from files: one row a line, whatever the format.
 
-A `jsonl` file holds an object or a text a line, `json` a list of them, `csv` and `tsv` a header and then rows, `lines` a
-text a line, and `whole` is one text. The suffix of a file says which; any other, and a pipe, holds lines. A row that
+A `jsonl` file holds an object or a text a line, `json` a list of them, `csv` and `tsv` a header and then rows, `lines`
+a text a line, and `whole` is one text. The suffix of a file says which; any other, and a pipe, holds lines. A row that
 cannot be read is an error in its place, and the rest goes on.
 """
 

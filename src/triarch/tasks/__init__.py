@@ -41,12 +41,16 @@ def pipeline(
     task: str,
     model: str | os.PathLike[str] | Network | None = None,
     *,
+    tokenizer: str | os.PathLike[str] | None = None,
     dtype: Any = "auto",
     device: Any = "auto",
     revision: str | None = None,
+    torch_dtype: Any = None,
     **defaults: Any,
 ) -> Task:
     """A task on a model: a folder, a repo id, or what `load` gave. `defaults` are options of every call.
+
+    `tokenizer` is the folder or repo id of another one than the model's own; `torch_dtype` is the old name of `dtype`.
 
     Names, arguments and answers are those of the reference library's 4.57 pipelines. Raises NotFound for an unknown
     task, Unsupported for a model whose head cannot do it, and what `load` raises.
@@ -54,9 +58,13 @@ def pipeline(
     made = task_class(task)
     if model is None:
         raise InvalidInput(f"no model for {task}; give a folder or a repo id")
-    from triarch.checkpoint import load
+    from triarch import hub
+    from triarch.checkpoint import load, load_processor
     from triarch.family import Network
 
     if not isinstance(model, Network):
+        dtype = dtype if torch_dtype is None else torch_dtype
         model = load(model, scores=made.NEEDS, dtype=dtype, device=device, revision=revision)
+    if tokenizer is not None:
+        model.processor = load_processor(hub.find(tokenizer), model.family, model.config)
     return made(model, **defaults)

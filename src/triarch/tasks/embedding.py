@@ -8,16 +8,16 @@ that is read in windows, whose vectors are averaged by length.
 
 from __future__ import annotations
 
-import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from triarch.errors import InvalidInput, show
 from triarch.suggest import did_you_mean
-from triarch.tasks import _base, _sentence
-from triarch.tasks._base import Job, mean_by_length, text_of
+from triarch.tasks import _options, _sentence
+from triarch.tasks._base import Job, Task, text_of
+from triarch.tasks._scores import mean_by_length
 
 if TYPE_CHECKING:
     from tokenizers import Encoding
@@ -25,14 +25,14 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options(_base.Options):
+class Options(_options.Options):
     prompt: str | None = None  # put before each text
     prompt_name: str | None = None  # a prompt of the model, such as query or document
     normalize: bool | None = None  # to length 1; None: as the model was trained
     truncate_dim: int | None = None  # that many first dimensions, of models trained for it
 
 
-class Embedding(_base.Task):
+class Embedding(Task):
     """Text -> (D,) array of float32."""
 
     ALIASES = ("sentence-embedding",)
@@ -46,22 +46,19 @@ class Embedding(_base.Task):
         return text_of(given, "text")
 
     def prepare(self, row: str, options: Options) -> Job:
-        prompt = self._prompt(options)
-        text = prompt + row
+        text = self._prompt(options) + row
         longest = min(self.recipe.max_tokens or self.processor.max_tokens, self.processor.max_tokens)
-        shorter = dataclasses.replace(options, max_length=options.max_length or longest)
-        job = self.windows(text.lower() if self.recipe.lowercase else text, None, shorter)
-        # The first window alone holds the prompt's tokens
-        job.notes = len(self.processor.encode(prompt)) - 1 if prompt and not self.recipe.include_prompt else 0
-        return job
+        shorter = replace(options, max_length=options.max_length or longest)
+        return self.windows(text.lower() if self.recipe.lowercase else text, None, shorter)
 
-    def compute(self, batch: dict[str, Tensor], windows: list[Encoding]) -> list[np.ndarray]:
+    def compute(self, batch: dict[str, Tensor], windows: list[Encoding], options: Options) -> list[np.ndarray]:
         x = self.model.features(**batch).float().cpu().numpy()  # (B, T, D)
-        return [x[i, : len(window)] for i, window in enumerate(windows)]
+        # Pooled here, as the vectors of all tokens of a long text would fill the memory
+        hidden = 0 if self.recipe.include_prompt else len(self._prompt(options))
+        return [self.recipe.pool(x[i, _behind(hidden, window) : len(window)]) for i, window in enumerate(windows)]
 
     def answer(self, job: Job, outputs: list[np.ndarray], options: Options) -> np.ndarray:
-        outputs = [outputs[0][job.notes :], *outputs[1:]]
-        vector = mean_by_length(job.windows, [self.recipe.pool(x) for x in outputs])
+        vector = mean_by_length(job.windows, outputs)
         if options.truncate_dim is not None:
             if not 0 < options.truncate_dim <= len(vector):
                 raise InvalidInput(f"truncate_dim is {options.truncate_dim}, wanted 1..{len(vector)}")
@@ -80,6 +77,14 @@ class Embedding(_base.Task):
             hint = did_you_mean(name, self.recipe.prompts)
             raise InvalidInput(f"the model has no prompt {show(name)!r}{hint}; it has {[*self.recipe.prompts]}")
         return self.recipe.prompts[name]
+
+
+def _behind(characters: int, window: Encoding) -> int:
+    """How many tokens at the beginning of a window make up the first characters of the text; [CLS] goes with them."""
+    if not characters or any(start for start, _ in window.offsets[:2]):  # no prompt, or a later window
+        return 0
+    inside = (i for i, special in enumerate(window.special_tokens_mask) if not special)
+    return next((i for i in inside if window.offsets[i][0] >= characters), len(window) - 1)
 
 
 def normalized(vectors: np.ndarray) -> np.ndarray:

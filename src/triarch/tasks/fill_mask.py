@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from triarch.errors import InvalidInput, LimitExceeded, Unsupported, show
-from triarch.tasks import _base
-from triarch.tasks._base import Job, softmax, text_of
+from triarch.tasks import _options
+from triarch.tasks._base import Job, Task, text_of
+from triarch.tasks._scores import softmax
 
 if TYPE_CHECKING:
     from tokenizers import Encoding
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options(_base.Options):
+class Options(_options.Options):
     top_k: int = 5  # that many best guesses for each mask
     targets: list[str] | str | None = None  # choose among these alone
     multi_token: bool = False  # targets may be longer than one token
@@ -32,14 +33,21 @@ class Options(_base.Options):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name, value in (self.tokenizer_kwargs or {}).items():
-            if name not in ("truncation", "max_length", "padding"):
-                raise InvalidInput(f"tokenizer_kwargs has {show(name)!r}, wanted truncation, max_length or padding")
-            object.__setattr__(self, name, value)
+        self.take_over("tokenizer_kwargs")
 
     @property
     def wanted(self) -> list[str]:
         return [self.targets] if isinstance(self.targets, str) else list(self.targets or [])
+
+
+@dataclass(frozen=True)
+class Found:
+    """A mask of the input, in the window in which it has the most context."""
+
+    text: str | None  # the input, where the window is but a part of it
+    window: Encoding
+    place: int
+    span: tuple[int, int]  # in the text
 
 
 @dataclass(frozen=True)
@@ -58,7 +66,7 @@ class Masked:
         return Masked(ids, self.types, self.at[len(tokens) :])
 
 
-class FillMask(_base.Task):
+class FillMask(Task):
     """Text with the tokenizer's mask -> [{"score", "token", "token_str", "sequence"}]; several masks: one list each."""
 
     NEEDS = ("WordScores", "PretrainingScores")
@@ -71,59 +79,69 @@ class FillMask(_base.Task):
             raise Unsupported("the tokenizer has no mask token; choose a checkpoint of a masked language model")
         self.mask = mask
 
-    def __call__(self, inputs: Any, **options: Any) -> Any:
-        """As the reference's, which gives the one answer itself for a list of one."""
-        answers = super().__call__(inputs, **options)
-        return answers[0] if isinstance(inputs, list) and len(inputs) == 1 else answers
+    def shaped(self, answer: Any, inputs: Any, given: dict[str, Any]) -> Any:
+        return answer[0] if isinstance(inputs, list) and len(inputs) == 1 else answer
 
     def read(self, given: Any, options: Options) -> str:
         return text_of(given, "text")
 
     def prepare(self, row: str, options: Options) -> Job:
-        job = self.windows(row, None, options, stride=(options.max_length or self.processor.max_tokens) // 2)
-        best: dict[tuple[int, int], tuple[int, int, int]] = {}  # where in the text -> context, window, position
+        job = self.windows(row, None, options, share=1 / 2)
+        places: dict[tuple[int, int], tuple[int, int, int]] = {}  # where in the text -> context, window, position
         for number, window in enumerate(job.windows):
             for i in self._masks(window):
-                context = min(i, len(window) - 1 - i)
-                best[window.offsets[i]] = max(best.get(window.offsets[i], (-1, 0, 0)), (context, -number, i))
-        if not best:
-            raise InvalidInput(
-                f"no mask in {show(row)!r}; write {self.processor.token('mask_token')} where a word is missing"
-            )
-        job.notes = [(-number, i) for _, (_, number, i) in sorted(best.items())]
+                here = (min(i, len(window) - 1 - i), -number, i)
+                places[window.offsets[i]] = max(places.get(window.offsets[i], here), here)
+        if not places:
+            mask = self.processor.token("mask_token")
+            raise InvalidInput(f"no mask in {show(row)!r}; write {mask} where a word is missing")
+        text = row if len(job.windows) > 1 else None
+        found = [Found(text, job.windows[-number], i, span) for span, (_, number, i) in sorted(places.items())]
+        used = {id(each.window): each.window for each in found}
         if options.joint or options.multi_token:
-            if len({number for number, _ in job.notes}) > 1:
+            if len(used) > 1:
                 raise LimitExceeded("masks lie too far apart to be guessed together; guess them one by one")
-            if not options.joint and len(job.notes) > 1:
-                raise InvalidInput(f"multi_token targets want one mask, found {len(job.notes)}; leave one")
+            if not options.joint and len(found) > 1:
+                raise InvalidInput(f"multi_token targets want one mask, found {len(found)}; leave one")
+        if options.coverage and text is not None:  # windows without a mask are not looked at, nor count as seen
+            seen = {offsets for w in used.values() for offsets in w.offsets}
+            job.dropped = max(0, job.tokens - len(seen))
+        job.parts = len(used)
+        # Guessing together takes the model step by step, in `answer`
+        job.windows = [] if options.joint or options.multi_token else list(used.values())
+        job.notes = found
         return job
 
-    def compute(self, batch: dict[str, Tensor], windows: list[Encoding]) -> list[np.ndarray]:
+    def compute(self, batch: dict[str, Tensor], windows: list[Encoding], options: Options) -> list[np.ndarray]:
         return self._probabilities(batch, [self._masks(window) for window in windows])
 
     def answer(self, job: Job, outputs: list[np.ndarray], options: Options) -> Any:
         if options.joint or options.multi_token:
-            window = job.windows[job.notes[0][0]]
+            window = job.notes[0].window
             masked = Masked(window.ids, window.type_ids, self._masks(window))
             return self._joint(masked, options) if options.joint else self._targets(masked, options)
         allowed = self._allowed(options)
         rows = []
-        for number, i in job.notes:
-            window = job.windows[number]
-            probabilities = outputs[number][self._masks(window).index(i)]  # (V,)
+        for found in job.notes:
+            number = next(n for n, window in enumerate(job.windows) if window is found.window)
+            probabilities = outputs[number][self._masks(found.window).index(found.place)]  # (V,)
             scores = probabilities if allowed is None else probabilities[allowed]
             order = np.argsort(-scores, kind="stable")[: options.top_k]
             tokens = order if allowed is None else allowed[order]
-            rows.append([self._guess(window.ids, i, t, s, job) for t, s in zip(tokens, scores[order], strict=True)])
+            guesses = zip(tokens.tolist(), scores[order].tolist(), strict=True)
+            rows.append([self._guess(found, token, score, job) for token, score in guesses])
         return rows[0] if len(rows) == 1 else rows
 
-    def _guess(self, ids: list[int], place: int, token: int, score: float, job: Job) -> dict[str, Any]:
-        guessed = [int(token) if i == place else id for i, id in enumerate(ids)]
-        filled = [id for id in guessed if id != self.processor.id("pad_token")]
-        # Skipping special tokens would drop the other masks, so with several they all stay
-        sequence = self.processor.decode(filled, skip_special_tokens=len(job.notes) == 1)
-        token_str = self.processor.decode([int(token)])
-        return {"score": float(score), "token": int(token), "token_str": token_str, "sequence": sequence}
+    def _guess(self, found: Found, token: int, score: float, job: Job) -> dict[str, Any]:
+        token_str = self.processor.decode([token])
+        if found.text is not None:
+            sequence = found.text[: found.span[0]] + token_str + found.text[found.span[1] :]
+        else:
+            guessed = [token if i == found.place else id for i, id in enumerate(found.window.ids)]
+            filled = [id for id in guessed if id != self.processor.id("pad_token")]
+            # Skipping special tokens would drop the other masks, so with several they all stay
+            sequence = self.processor.decode(filled, skip_special_tokens=len(job.notes) == 1)
+        return {"score": score, "token": token, "token_str": token_str, "sequence": sequence}
 
     def _allowed(self, options: Options) -> np.ndarray | None:
         """The ids of `targets`. One that is not a word of its own is refused rather than cut to its first piece."""

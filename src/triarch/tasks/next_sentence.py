@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from triarch.errors import InvalidInput
-from triarch.tasks import _base
-from triarch.tasks._base import Job, mean_by_length, pair_of, softmax
+from triarch.tasks import _options
+from triarch.tasks._base import Job, Task, pair_of
+from triarch.tasks._scores import mean_by_length, softmax
 
 if TYPE_CHECKING:
     from tokenizers import Encoding
@@ -22,11 +23,11 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options(_base.Options):
+class Options(_options.Options):
     text_pair: str | None = None  # the second text of every input that brings none
 
 
-class NextSentence(_base.Task):
+class NextSentence(Task):
     """{"text": …, "text_pair": …} -> {"label": "IsNext" | "NotNext", "score"}."""
 
     NEEDS = ("FollowsScores", "PretrainingScores")
@@ -41,7 +42,7 @@ class NextSentence(_base.Task):
     def prepare(self, row: tuple[str, str], options: Options) -> Job:
         return self.windows(*row, options)
 
-    def compute(self, batch: dict[str, Tensor], windows: list[Encoding]) -> list[np.ndarray]:
+    def compute(self, batch: dict[str, Tensor], windows: list[Encoding], options: Options) -> list[np.ndarray]:
         scores = self.model(**batch)
         logits = getattr(scores, "seq_relationship_logits", scores[0])
         return list(logits.float().cpu().numpy())

@@ -7,15 +7,14 @@ Devlin et al. 2018, section 4.2. A context longer than the model is read in over
 
 from __future__ import annotations
 
-import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from triarch.errors import InvalidInput
-from triarch.tasks import _base
-from triarch.tasks._base import Job, text_of
+from triarch.tasks import _options
+from triarch.tasks._base import Job, Task, text_of
 
 if TYPE_CHECKING:
     from tokenizers import Encoding
@@ -25,7 +24,7 @@ OUTSIDE = -10_000.0  # logit of a token that cannot be in an answer
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options(_base.Options):
+class Options(_options.Options):
     question: str | list[str] | None = None  # asked of each context that brings none of its own
     top_k: int = 1  # that many best answers
     doc_stride: int | None = None  # tokens that neighbouring windows share; None: 128, at most half a window
@@ -36,7 +35,7 @@ class Options(_base.Options):
     align_to_words: bool = True  # answers begin and end with whole words
 
 
-class QuestionAnswering(_base.Task):
+class QuestionAnswering(Task):
     """{"question", "context"} -> {"score", "start", "end", "answer"}; with `top_k` a list of them."""
 
     NEEDS = ("SpanScores",)
@@ -54,9 +53,10 @@ class QuestionAnswering(_base.Task):
         if inputs is None:
             options.pop("question", None)
             inputs = _rows(question, context)
-        if isinstance(inputs, list) and len(inputs) == 1:
-            inputs = inputs[0]
         return super().__call__(inputs, **options)
+
+    def shaped(self, answer: Any, inputs: Any, given: dict[str, Any]) -> Any:
+        return answer[0] if isinstance(inputs, list) and len(inputs) == 1 else answer
 
     def read(self, given: Any, options: Options) -> tuple[str, str]:
         asked = given.get("question") if isinstance(given, dict) else None
@@ -73,13 +73,12 @@ class QuestionAnswering(_base.Task):
             if len(whole) > options.max_question_len:
                 question = question[: whole.offsets[options.max_question_len - 1][1]]
         most = options.max_seq_len or options.max_length or min(self.processor.max_tokens, 384)
-        stride = min(most // 2, 128) if options.doc_stride is None else options.doc_stride
-        chosen = dataclasses.replace(options, max_length=most)
-        job = self.windows(question, context, chosen, stride=stride, side="second")
-        job.row = row
+        stride = next(s for s in (options.stride, options.doc_stride, min(most // 2, 128)) if s is not None)
+        job = self.windows(question, context, replace(options, max_length=most, stride=stride), side="second")
+        job.notes = context
         return job
 
-    def compute(self, batch: dict[str, Tensor], windows: list[Encoding]) -> list[np.ndarray]:
+    def compute(self, batch: dict[str, Tensor], windows: list[Encoding], options: Options) -> list[np.ndarray]:
         scores = self.model(**batch)
         both = np.stack([scores.start_logits.float().cpu().numpy(), scores.end_logits.float().cpu().numpy()], 1)
         return [both[i, :, : len(window)] for i, window in enumerate(windows)]  # (2, T) each
@@ -87,7 +86,7 @@ class QuestionAnswering(_base.Task):
     def answer(self, job: Job, outputs: list[np.ndarray], options: Options) -> Any:
         answers: dict[str, dict[str, Any]] = {}
         impossible = []
-        context = job.row[1]
+        context = job.notes
         for window, logits in zip(job.windows, outputs, strict=True):
             inside = np.array([sequence == 1 for sequence in window.sequence_ids])
             first = np.array([token == self.processor.id("cls_token") for token in window.ids])
@@ -108,8 +107,10 @@ class QuestionAnswering(_base.Task):
         return ranked[0] if len(ranked) == 1 else ranked
 
 
-def _rows(question: Any, context: Any) -> list[dict[str, Any]]:
-    """Questions and contexts as rows: two lists pair up, one text goes with each of a list."""
+def _rows(question: Any, context: Any) -> dict[str, Any] | list[dict[str, Any]]:
+    """A question and a context as one row; lists of them as several: two pair up, a text goes with each of a list."""
+    if isinstance(question, str) and isinstance(context, str):
+        return {"question": question, "context": context}
     if not isinstance(question, str | list | tuple) or not isinstance(context, str | list | tuple):
         raise InvalidInput("question and context are wanted together, each a text or a list of texts")
     many = max(1 if isinstance(x, str) else len(x) for x in (question, context))

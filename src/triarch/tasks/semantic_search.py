@@ -13,8 +13,8 @@ import numpy as np
 
 from triarch.errors import InvalidInput, TriarchError
 from triarch.inputs.rows import read_rows
-from triarch.tasks import _base, embedding
-from triarch.tasks._base import Job, text_of
+from triarch.tasks import embedding
+from triarch.tasks._base import Job, Task, text_of
 from triarch.tasks.embedding import Embedding, normalized
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ class Options(embedding.Options):
     top_k: int = 10  # that many best hits
 
 
-class SemanticSearch(_base.Task):
+class SemanticSearch(Task):
     """Query -> [{"corpus_id", "score", "text"}], nearest first; the score is the cosine.
 
     A corpus given to `pipeline()` is embedded once, at the first query.
@@ -46,12 +46,10 @@ class SemanticSearch(_base.Task):
         return text_of(given, "query", "text")
 
     def prepare(self, row: str, options: Options) -> Job:
-        if options.prompt is None and options.prompt_name is None:
-            options = replace(options, prompt_name=self._prompt("query"))
-        return self.embedding.prepare(row, options)
+        return self.embedding.prepare(row, self._as_query(options))
 
-    def compute(self, batch: dict[str, Tensor], windows: list[Encoding]) -> list[np.ndarray]:
-        return self.embedding.compute(batch, windows)
+    def compute(self, batch: dict[str, Tensor], windows: list[Encoding], options: Options) -> list[np.ndarray]:
+        return self.embedding.compute(batch, windows, self._as_query(options))
 
     def answer(self, job: Job, outputs: list[np.ndarray], options: Options) -> list[dict[str, Any]]:
         query = normalized(self.embedding.answer(job, outputs, options))
@@ -68,6 +66,10 @@ class SemanticSearch(_base.Task):
             vectors = self.embedding(texts, prompt_name=self._prompt("document"), truncate_dim=dimensions)
             self.indexed = corpus, dimensions, texts, normalized(np.stack(vectors))
         return self.indexed[2], self.indexed[3]
+
+    def _as_query(self, options: Options) -> Options:
+        own = options.prompt is None and options.prompt_name is None
+        return replace(options, prompt_name=self._prompt("query")) if own else options
 
     def _prompt(self, name: str) -> str | None:
         """A prompt that the model was trained with, where it was."""

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from triarch.errors import InvalidInput
-from triarch.tasks import _base, embedding
-from triarch.tasks._base import Job, text_of
+from triarch.tasks import embedding
+from triarch.tasks._base import Job, Task, text_of
 from triarch.tasks.embedding import Embedding, normalized
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ class Options(embedding.Options):
     sentences: list[str] | None = None  # compared with each input that brings none of its own
 
 
-class SentenceSimilarity(_base.Task):
+class SentenceSimilarity(Task):
     """{"source_sentence": …, "sentences": […]} -> [cosine of each]."""
 
     INPUT = "source_sentence"
@@ -45,11 +45,11 @@ class SentenceSimilarity(_base.Task):
     def prepare(self, row: list[str], options: Options) -> Job:
         jobs = [self.embedding.prepare(text, options) for text in row]
         windows = [window for job in jobs for window in job.windows]
-        parts = max(len(job.windows) for job in jobs)
-        return Job(row, windows, sum(job.dropped for job in jobs), sum(job.tokens for job in jobs), jobs, parts)
+        tokens, dropped = sum(job.tokens for job in jobs), sum(job.dropped for job in jobs)
+        return Job(windows, tokens=tokens, dropped=dropped, parts=max(job.parts for job in jobs), notes=jobs)
 
-    def compute(self, batch: dict[str, Tensor], windows: list[Encoding]) -> list[np.ndarray]:
-        return self.embedding.compute(batch, windows)
+    def compute(self, batch: dict[str, Tensor], windows: list[Encoding], options: Options) -> list[np.ndarray]:
+        return self.embedding.compute(batch, windows, options)
 
     def answer(self, job: Job, outputs: list[np.ndarray], options: Options) -> list[float]:
         rest = iter(outputs)

@@ -13,29 +13,28 @@ from typing import Any, Literal
 import numpy as np
 
 from triarch.errors import InvalidInput
-from triarch.tasks import _base
-from triarch.tasks._base import Job, mean_by_length, pair_of, sigmoid, softmax
+from triarch.tasks import _options
+from triarch.tasks._base import Job, Task, pair_of
+from triarch.tasks._scores import mean_by_length, sigmoid, softmax
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options(_base.Options):
+class Options(_options.Options):
     text_pair: str | None = None  # the second text of every input that brings none
     top_k: int | Literal["best"] | None = "best"  # that many best labels; None: all; "best": one, and not in a list
+    return_all_scores: bool = False  # the reference's old way to ask for all labels, in the model's order
     function_to_apply: Literal["sigmoid", "softmax", "none"] | None = None  # None: as the config's problem_type asks
 
 
-class TextClassification(_base.Task):
+class TextClassification(Task):
     """Text, or {"text": …, "text_pair": …} -> [{"label", "score"}]."""
 
     ALIASES = ("sentiment-analysis",)
     NEEDS = ("LabelScores",)
     OPTIONS = Options
 
-    def __call__(self, inputs: Any, **options: Any) -> Any:
-        """As the reference's: one text without `top_k` gives a list of one, many texts a list of dicts."""
-        answers = super().__call__(inputs, **options)
-        odd = isinstance(inputs, str) and "top_k" not in options and not self.options(options).coverage
-        return [answers] if odd else answers
+    def shaped(self, answer: Any, inputs: Any, given: dict[str, Any]) -> Any:
+        return [answer] if isinstance(inputs, str) and "top_k" not in given else answer
 
     def read(self, given: Any, options: Options) -> tuple[str, str | None]:
         if isinstance(given, list) and len(given) == 1 and isinstance(given[0], list) and len(given[0]) == 2:
@@ -51,6 +50,8 @@ class TextClassification(_base.Task):
         logits = mean_by_length(job.windows, outputs)
         labels = self.model.config.id2label
         ranked = [{"label": labels[i], "score": float(score)} for i, score in enumerate(self.scores(logits, options))]
+        if options.return_all_scores:
+            return ranked
         ranked.sort(key=lambda label: -label["score"])
         return ranked[0] if options.top_k == "best" else ranked[: options.top_k]
 

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from triarch.errors import InvalidInput
-from triarch.tasks import _base
-from triarch.tasks._base import Job, softmax, stitch, text_of
+from triarch.tasks import _options
+from triarch.tasks._base import Job, Task, text_of
+from triarch.tasks._scores import softmax, stitch
 
 if TYPE_CHECKING:
     from tokenizers import Encoding
@@ -22,12 +23,17 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options(_base.Options):
+class Options(_options.Options):
     aggregation_strategy: Literal["none", "simple", "first", "average", "max"] = "none"  # how tokens become entities
+    grouped_entities: bool = False  # the reference's old name of aggregation_strategy="simple"
     ignore_labels: list[str] | None = None  # labels to leave out; None: O alone
     constrained: bool = False  # only sequences that the tag scheme allows: the best one as a whole, not token by token
     is_split_into_words: bool = False  # an input is a list of words
     delimiter: str = " "  # what stood between these words
+
+    @property
+    def aggregation(self) -> str:
+        return "simple" if self.grouped_entities else self.aggregation_strategy
 
 
 @dataclass
@@ -42,7 +48,7 @@ class Piece:
     continues: bool  # the word of the token before goes on
 
 
-class TokenClassification(_base.Task):
+class TokenClassification(Task):
     """Text -> [{"entity" | "entity_group", "score", "index", "word", "start", "end"}]."""
 
     ALIASES = ("ner",)
@@ -53,12 +59,9 @@ class TokenClassification(_base.Task):
         words = options.is_split_into_words and isinstance(inputs, list | tuple)
         return super().single(inputs, options) or (words and all(isinstance(word, str) for word in inputs))
 
-    def __call__(self, inputs: Any, **options: Any) -> Any:
-        """As the reference's, which takes one list of words as a list of one input."""
-        answer = super().__call__(inputs, **options)
-        chosen = self.options(options)
-        odd = isinstance(inputs, list) and self.single(inputs, chosen) and not chosen.coverage
-        return [answer] if odd else answer
+    def shaped(self, answer: Any, inputs: Any, given: dict[str, Any]) -> Any:
+        one_list_of_words = isinstance(inputs, list) and self.single(inputs, self.options(given))
+        return [answer] if one_list_of_words else answer
 
     def read(self, given: Any, options: Options) -> str | list[str]:
         if not options.is_split_into_words:
@@ -69,20 +72,18 @@ class TokenClassification(_base.Task):
         return list(words)
 
     def prepare(self, row: str | list[str], options: Options) -> Job:
-        most = options.max_length or self.processor.max_tokens
-        stride = most // 4 if options.stride is None else options.stride
-        job = self.windows(row, None, options, stride=stride)
-        job.row, job.notes = row, stride
+        job = self.windows(row, None, options, share=1 / 4)
+        job.notes = row
         return job
 
-    def compute(self, batch: dict[str, Tensor], windows: list[Encoding]) -> list[np.ndarray]:
+    def compute(self, batch: dict[str, Tensor], windows: list[Encoding], options: Options) -> list[np.ndarray]:
         logits = self.model(**batch).logits.float().cpu().numpy()  # (B, T, L)
         return [logits[i, : len(window)] for i, window in enumerate(windows)]
 
     def answer(self, job: Job, outputs: list[np.ndarray], options: Options) -> list[dict[str, Any]]:
         pieces = self._pieces(job, outputs, options)
-        if options.aggregation_strategy in ("first", "average", "max"):
-            pieces = self._words(pieces, options.aggregation_strategy)
+        if options.aggregation in ("first", "average", "max"):
+            pieces = self._words(pieces, options.aggregation)
         if not pieces:
             return []
         rows = np.stack([piece.scores for piece in pieces])  # (N, L)
@@ -91,7 +92,7 @@ class TokenClassification(_base.Task):
         labels = [names[i] for i in best]
         scores = [float(row[i]) for row, i in zip(rows, best, strict=True)]
         ignored = ["O"] if options.ignore_labels is None else options.ignore_labels
-        if options.aggregation_strategy == "none":
+        if options.aggregation == "none":
             return [
                 {"entity": label, "score": score, "index": p.index, "word": p.word, "start": p.start, "end": p.end}
                 for p, label, score in zip(pieces, labels, scores, strict=True)
@@ -101,12 +102,12 @@ class TokenClassification(_base.Task):
 
     def _pieces(self, job: Job, outputs: list[np.ndarray], options: Options) -> list[Piece]:
         """The tokens of the whole input, their spans counted in the original text."""
-        places, rows = stitch(job.windows, [softmax(logits) for logits in outputs], job.notes)
+        places, rows = stitch(job.windows, [softmax(logits) for logits in outputs], job.stride)
         begins = [0]
         if options.is_split_into_words:
-            for word in job.row:
+            for word in job.notes:
                 begins.append(begins[-1] + len(word) + len(options.delimiter))
-        text = options.delimiter.join(job.row) if options.is_split_into_words else job.row
+        text = options.delimiter.join(job.notes) if options.is_split_into_words else job.notes
         prefixed = bool(getattr(self.processor.tokenizer.model, "continuing_subword_prefix", None))
         tokens = [self.processor.tokens(window.ids) for window in job.windows]
         pieces = []

@@ -8,19 +8,21 @@ https://arxiv.org/abs/1909.00161. A text longer than the model is read in window
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any
 
 import numpy as np
 
 from triarch import limits
 from triarch.errors import InvalidInput, Unsupported, show, some
-from triarch.tasks import _base
-from triarch.tasks._base import Job, mean_by_length, softmax, text_of
+from triarch.tasks import _options
+from triarch.tasks._base import Job, Task, text_of
+from triarch.tasks._scores import mean_by_length, softmax
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options(_base.Options):
+class Options(_options.Options):
     candidate_labels: list[str] | str = ""  # a list, or one text with commas between
     hypothesis_template: str = "This example is {}."  # {} stands for the label
     multi_label: bool = False  # each label by itself, entailment against contradiction
@@ -38,7 +40,7 @@ class Options(_base.Options):
         return [label.strip() for label in given.split(",") if label.strip()] if isinstance(given, str) else list(given)
 
 
-class ZeroShotClassification(_base.Task):
+class ZeroShotClassification(Task):
     """Text -> {"sequence", "labels", "scores"}, best label first."""
 
     NEEDS = ("LabelScores",)
@@ -69,14 +71,13 @@ class ZeroShotClassification(_base.Task):
         hypotheses = [options.hypothesis_template.replace("{}", label) for label in options.labels]
         jobs = [self.windows(row, hypothesis, options, side="first") for hypothesis in hypotheses]
         windows = [window for job in jobs for window in job.windows]
-        counts = [len(job.windows) for job in jobs]
-        return Job(row, windows, max(job.dropped for job in jobs), jobs[0].tokens, counts, max(counts))
+        most = max(jobs, key=lambda job: len(job.windows))
+        return replace(most, windows=windows, dropped=max(job.dropped for job in jobs), notes=(row, jobs))
 
     def answer(self, job: Job, outputs: list[np.ndarray], options: Options) -> dict[str, Any]:
-        logits, done = [], 0
-        for count in job.notes:
-            logits.append(mean_by_length(job.windows[done : done + count], outputs[done : done + count]))
-            done += count
+        row, jobs = job.notes
+        rest = iter(outputs)
+        logits = [mean_by_length(one.windows, list(islice(rest, len(one.windows)))) for one in jobs]
         table = np.stack(logits)  # (labels, L)
         if options.multi_label or len(table) == 1:
             scores = softmax(table[:, [self.contradiction, self.entailment]])[:, 1]
@@ -84,7 +85,7 @@ class ZeroShotClassification(_base.Task):
             scores = softmax(table[:, self.entailment])
         order = scores.argsort()[::-1]
         return {
-            "sequence": job.row,
+            "sequence": row,
             "labels": [options.labels[i] for i in order],
             "scores": [float(scores[i]) for i in order],
         }

@@ -263,7 +263,7 @@ def pool(embed: Embedding, text: str) -> Pooled:
     """The vectors of the tokens of a text's first window, and the one that they become."""
     job = embed.prepare(text, embed.options({}))
     with torch.inference_mode():
-        (vectors,) = embed.compute(_batch(embed, job.windows[:1]), job.windows[:1])
+        (vectors,) = embed.model.features(**_batch(embed, job.windows[:1])).float().cpu().numpy()  # (T, D)
     return Pooled(job.windows[0].tokens, vectors, embed.recipe.pool(vectors), embed.recipe.poolings)
 
 
