@@ -508,3 +508,29 @@ def test_features_can_be_those_of_the_first_token():
 
 def test_features_do_not_need_a_bare_trunk():
     assert len(make("feature-extraction", "bert-tags")("a lovely day")[0]) == 5
+
+
+# What callers of the reference's pipelines write
+
+
+@pytest.mark.parametrize("device", [-1, "cpu", "auto"])
+def test_devices_are_counted_as_the_reference_counts_them(tmp_path, device):
+    tiny.write_checkpoint(tmp_path, "bert", "BertForSequenceClassification")
+    made = triarch.pipeline("text-classification", tmp_path, device=device)
+    assert next(made.model.parameters()).device.type == "cpu"
+
+
+def test_torch_dtype_is_the_old_name_of_dtype(tmp_path):
+    tiny.write_checkpoint(tmp_path, "bert", "BertForSequenceClassification")
+    made = triarch.pipeline("text-classification", tmp_path, torch_dtype=torch.bfloat16)
+    assert next(made.model.parameters()).dtype == torch.bfloat16
+
+
+def test_a_tokenizer_may_come_from_another_folder(tmp_path):
+    for name in ("model", "tokenizer"):
+        (tmp_path / name).mkdir()
+        tiny.write_checkpoint(tmp_path / name, "bert", "BertForSequenceClassification")
+    (tmp_path / "model" / "vocab.txt").unlink()
+    (tmp_path / "model" / "tokenizer_config.json").unlink()
+    made = triarch.pipeline("text-classification", tmp_path / "model", tokenizer=tmp_path / "tokenizer")
+    assert made("What a lovely day!")[0]["score"] > 0

@@ -100,6 +100,8 @@ TEXT_CLASSIFICATION = [
     ),
     case("bert-labels", {"text": LONG[:150], "text_pair": BAD}, truncation=True, max_length=33, top_k=None),
     case("bert-labels", GOOD, function_to_apply=None),
+    case("bert-labels", GOOD, return_all_scores=True),
+    case("bert-labels", [GOOD, BAD], return_all_scores=True),
 ]
 
 SUBJECTS = ["politics", "sports", "cooking", "science"]
@@ -194,6 +196,8 @@ TOKEN_CLASSIFICATION = [
     case("bert-tags", ADA, aggregation_strategy=None),
     case("bert-tags", ADA, init={"aggregation_strategy": "simple"}, aggregation_strategy=None),
     case("bert-tags", WORDS, is_split_into_words=True, delimiter=None),
+    case("bert-tags", WOLFGANG, grouped_entities=True),
+    case("bert-tags", WOLFGANG, init={"grouped_entities": True}),
 ]
 
 STORY = "My name is Wolfgang and I live in Berlin, where I work for a small company."
