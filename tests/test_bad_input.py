@@ -17,6 +17,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors.torch import load_file, save_file
 
 import tiny
@@ -247,6 +248,10 @@ def without(*names):
     return build
 
 
+def text_file(name, content):
+    return lambda folder: (folder / name).write_text(content)
+
+
 def tokenizer_too_large(folder):
     names = folder / "vocab.txt"
     (folder / "tokenizer.json").unlink(missing_ok=True)
@@ -312,6 +317,7 @@ CASES = [
     ("C24 hidden size as text", config(hidden_size="64"), InvalidInput),
     ("C24 hidden size as truth value", config(hidden_size=True), InvalidInput),
     ("C24 dropout that is no number", config(hidden_dropout_prob=float("nan")), CorruptFile),
+    ("C24 dropout above one", config(hidden_dropout_prob=1.5), InvalidInput),
     ("C24 a billion layers", config(num_hidden_layers=10**9), InvalidInput),
     ("C24 many layers that the file lacks", config(num_hidden_layers=200), CheckpointMismatch),
     ("C24 heads that do not divide", config(num_attention_heads=5), InvalidInput),
@@ -331,6 +337,9 @@ CASES = [
     ("C27 too many labels", config(id2label=None, num_labels=2**40), InvalidInput),
     ("C35 another format under our name", only_bytes(b"GGUF" + bytes(100)), CorruptFile),
     ("no config", without("config.json"), NotFound),
+    ("modules that are no list", text_file("modules.json", "5"), CorruptFile),
+    ("modules that are no objects", text_file("modules.json", '["1_Pooling"]'), CorruptFile),
+    ("thousands of modules", text_file("modules.json", json.dumps([{"path": "1_Pooling"}] * 5000)), LimitExceeded),
     ("no weights", without("model.safetensors"), NotFound),
     ("unknown family", config(model_type="bertt"), NotFound),
     ("no model type", config(model_type=None), InvalidInput),
@@ -399,6 +408,9 @@ MISUSES = [
     ("missing folder", ["run", "fill-mask", "x", "-m", "./nowhere"], NotFound),
     ("a file for a folder", ["run", "fill-mask", "x", "-m", __file__], NotFound),
     ("a zero byte in the name", ["inspect", "a\0b"], InvalidInput),
+    ("no name", ["inspect", ""], InvalidInput),
+    ("a name too long for a file", ["inspect", "a" * 5000], NotFound),
+    ("a user who is not there", ["inspect", "~nobody-of-that-name/model"], NotFound),
     ("a name above the folder", ["inspect", "../../../nowhere"], NotFound),
     ("a name like a repo, upwards", ["inspect", "a/.."], NotFound),
 ]
@@ -420,6 +432,17 @@ def test_unknown_task_in_python():
 def test_head_that_the_checkpoint_lacks(good):
     with pytest.raises(Unsupported, match="BertForSequenceClassification has no head that gives SpanScores"):
         triarch.pipeline("question-answering", good)
+
+
+def test_a_classifier_of_sequences_is_none_of_tokens(good):
+    with pytest.raises(Unsupported, match="BertForSequenceClassification has no head that gives TokenScores"):
+        triarch.pipeline("ner", good)
+
+
+@pytest.mark.parametrize("shape", [(3,), (1, 1, 1, 3)])
+def test_ids_of_another_shape(good, shape):
+    with pytest.raises(InvalidInput, match="wanted \\(B, T\\)"):
+        triarch.load(good)(torch.ones(shape, dtype=torch.int64))
 
 
 def test_offline_opens_no_socket(monkeypatch):

@@ -390,8 +390,17 @@ def test_inspect_reads_no_weights(run, model, monkeypatch):
     def forbidden(*_):
         raise AssertionError("weights were read")
 
-    monkeypatch.setattr("torch.Tensor.numpy", forbidden)  # how bytes of a file come into a tensor
+    monkeypatch.setattr("torch.from_numpy", forbidden)  # how bytes of a file come into a tensor
     assert run("inspect", model)[0] == 0
+
+
+def test_inspect_serves_no_head_with_weights_of_another_meaning(run, model):
+    assert "BertForTokenClassification" in json.loads(run("inspect", model, "--json")[1])["heads_lacking"]
+
+
+def test_inspect_makes_no_fresh_weights(run, tmp_path):
+    tiny.write_checkpoint(tmp_path, "distilbert", "DistilBertModel", sinusoidal_pos_embds=True)
+    assert run("inspect", tmp_path)[0] == 0
 
 
 def test_inspect_names_what_the_head_does_not_use(run, checkpoint, tmp_path):

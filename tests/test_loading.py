@@ -1,6 +1,8 @@
 """Loading: every way in which the reference has ever written a checkpoint, and what does not fit."""
 
+import copy
 import json
+import pickle
 import subprocess
 import sys
 
@@ -126,6 +128,30 @@ def test_untied_head_is_read_from_the_file(tmp_path):
         same(scores(tmp_path), model(IDS).logits)
 
 
+def untied(folder):
+    """A model of the reference with words apart from the embedding: version 5 keeps their bias twice, and adds one."""
+    torch.manual_seed(0)
+    model = transformers.BertForMaskedLM(transformers.BertConfig(**TINY, tie_word_embeddings=False)).eval()
+    torch.nn.init.normal_(model.cls.predictions.decoder.bias)
+    model.save_pretrained(folder)
+    with torch.no_grad():
+        return model(IDS).logits
+
+
+def test_bias_of_an_untied_head_is_the_one_that_the_reference_adds(tmp_path):
+    want = untied(tmp_path)
+    same(scores(tmp_path), want)
+
+
+def test_untied_head_is_saved_as_both_versions_of_the_reference_read_it(tmp_path):
+    want = untied(tmp_path / "theirs")
+    triarch.save(triarch.load(tmp_path / "theirs"), tmp_path / "ours")
+    tensors = load_file(tmp_path / "ours" / "model.safetensors")
+    assert torch.equal(tensors["cls.predictions.bias"], tensors["cls.predictions.decoder.bias"])  # version 4, version 5
+    with torch.no_grad():
+        same(transformers.BertForMaskedLM.from_pretrained(tmp_path / "ours").eval()(IDS).logits, want)
+
+
 def test_position_ids_of_old_files_are_passed_over(masked):
     folder, _, want = masked
     rewrite(folder, lambda tensors: tensors | {"bert.embeddings.position_ids": torch.arange(12)[None]})
@@ -224,15 +250,16 @@ def test_dtype_asked_for_goes_first(masked):
     assert triarch.load(folder, dtype="float64").embeddings.token.weight.dtype == torch.float64
 
 
+@pytest.mark.parametrize("device", ["cuda:99", "toaster", 3.5])
+def test_a_device_that_is_not_there(masked, device):
+    with pytest.raises(InvalidInput, match="is not one of this machine"):
+        triarch.load(masked[0], device=device)
+
+
 @pytest.mark.parametrize("dtype", ["fp4", "os.system", "int8"])
 def test_unknown_dtype(masked, dtype):
     with pytest.raises(InvalidInput, match="is not one of float32"):
         triarch.load(masked[0], dtype=dtype)
-
-
-def test_unknown_device(masked):
-    with pytest.raises(InvalidInput, match="is not one of this machine"):
-        triarch.load(masked[0], device="cuda:99")
 
 
 def test_unknown_head_is_answered_with_the_nearest(masked):
@@ -285,6 +312,27 @@ def test_saving_leaves_no_shards_of_an_earlier_save(masked):
     triarch.save(model, folder)
     assert [path.name for path in folder.glob("model*")] == ["model.safetensors"]
     same(scores(folder), want)
+
+
+def test_a_model_can_be_copied_and_pickled(masked):
+    folder, _, want = masked
+    model = triarch.load(folder)
+    for again in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        assert again.family == model.family
+        with torch.no_grad():
+            same(again(IDS).logits, want)
+
+
+@pytest.mark.parametrize("labels", [5, [], ["a", "a"], [1, 2]])
+def test_labels_that_are_no_names(masked, labels):
+    with pytest.raises(InvalidInput, match="labels"):
+        triarch.load(masked[0], head="BertForTokenClassification", new_head=True, labels=labels)
+
+
+def test_a_table_without_labels_is_none(tmp_path):
+    transformers.BertForSequenceClassification(transformers.BertConfig(**TINY)).save_pretrained(tmp_path)
+    reconfigure(tmp_path, id2label={}, label2id={})
+    assert triarch.load(tmp_path).config.num_labels == 2
 
 
 def test_saving_into_a_file_is_refused(masked, tmp_path):

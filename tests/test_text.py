@@ -16,7 +16,7 @@ from transformers import AutoTokenizer
 
 from probes import BERT, PAIRS, PROBES, ROBERTA
 from triarch import limits
-from triarch.errors import CorruptFile, InvalidInput, LimitExceeded, NotFound, Unsupported
+from triarch.errors import CorruptFile, InvalidInput, LimitExceeded, NotFound, TriarchError, Unsupported
 from triarch.files import Folder
 from triarch.inputs.text import check_text, load_text
 
@@ -494,6 +494,20 @@ def test_a_panic_of_the_library_is_a_corrupt_file(tmp_path, whole, capfd):
     assert "panicked" in capfd.readouterr().err
 
 
+GROWING = {
+    "normalizer": {"type": "Replace", "pattern": {"String": "a"}, "content": "a" * 1000},
+    "decoder": {"type": "Replace", "pattern": {"String": "a"}, "content": "a" * 1000},
+    "steps": {"type": "Sequence", "normalizers": [{"type": "Prepend", "prepend": "aa"}] * 10},
+}
+
+
+@pytest.mark.parametrize("name", GROWING)
+def test_a_tokenizer_json_that_multiplies_text_is_refused(tmp_path, whole, name):
+    whole["decoder" if name == "decoder" else "normalizer"] = GROWING[name]
+    with pytest.raises(LimitExceeded, match=r"makes text 1,\d+ times as long"):
+        load(write(tmp_path, tokenizer_json=whole))
+
+
 def test_ids_without_a_row_of_the_embedding_are_refused_at_load(tmp_path, whole):
     folder = write(tmp_path, tokenizer_json=whole)
     rows = len(WORDPIECES)
@@ -573,3 +587,16 @@ def test_endless_merges_are_refused(tmp_path, monkeypatch):
 def test_an_added_token_that_would_get_another_id_than_listed_is_refused(tmp_path):
     with pytest.raises(InvalidInput, match="<new> is listed as id 900, but comes to"):
         load(write(tmp_path, vocab_txt="\n".join(WORDPIECES), added_tokens_json={"<new>": 900}))
+
+
+def test_a_listed_id_of_any_length_makes_a_short_error(tmp_path):
+    with pytest.raises(InvalidInput) as refused:
+        load(write(tmp_path, vocab_txt="\n".join(WORDPIECES), added_tokens_json={"<new>": "x" * 5000}))
+    assert len(str(refused.value)) < 1000
+
+
+def test_a_tokenizer_is_saved_whole_or_not_at_all(tmp_path, whole):
+    text = load(write(tmp_path / "a", tokenizer_json=whole))
+    (tmp_path / "b" / "tokenizer.json").mkdir(parents=True)
+    with pytest.raises(TriarchError, match="cannot write"):
+        text.save(tmp_path / "b")

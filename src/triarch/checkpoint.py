@@ -10,7 +10,7 @@ import torch
 
 from triarch import hub, limits
 from triarch.config import Config
-from triarch.errors import CorruptFile, InvalidInput, TriarchError, UnsafeFile, Unsupported, show
+from triarch.errors import CorruptFile, InvalidInput, LimitExceeded, TriarchError, UnsafeFile, Unsupported, show
 from triarch.family import Network
 from triarch.files import PLAIN_NAME, Folder, replacing, write_text
 from triarch.inputs.text import TextProcessor, load_text
@@ -96,23 +96,21 @@ def choose_head(kind: Family, config: Config, entries: dict[str, Entry], wanted:
     if not wanted or scores_of(kind.head(first)).__name__ in wanted:
         return first
     for name, head in kind.heads.items():
-        if scores_of(head).__name__ in wanted and _lies_beside(kind, config, entries, name, first):
+        held = scores_of(head).__name__ in wanted and entries.keys() >= set(_head_weights(kind, config, name).values())
+        if held and not borrows(kind, config, name, first):
             return name
     raise Unsupported(
         f"{first} has no head that gives {' or '.join(wanted)}; choose another checkpoint, or train a head"
     )
 
 
-def _lies_beside(kind: Family, config: Config, entries: dict[str, Entry], name: str, own: str) -> bool:
-    """Whether the file holds all weights of a head, and none of them is of the checkpoint's own under another meaning.
+def borrows(kind: Family, config: Config, name: str, own: str) -> bool:
+    """Whether a head would read weights of the checkpoint's own under another meaning.
 
     A classifier of sequences and one of tokens have weights of the same names and shapes.
     """
     needed, used = (_head_weights(kind, config, architecture) for architecture in (name, own))
-    taken = set(used.values()) if own != name else set()
-    return all(
-        theirs in entries and (used.get(ours) == theirs or theirs not in taken) for ours, theirs in needed.items()
-    )
+    return any(used.get(ours) != theirs and theirs in used.values() for ours, theirs in needed.items())
 
 
 def _head_weights(kind: Family, config: Config, architecture: str) -> dict[str, str]:
@@ -130,7 +128,7 @@ def pick_device(device: str | int | torch.device) -> torch.device:
     try:
         picked = torch.device(device)
         torch.empty(0, device=picked)
-    except (RuntimeError, AssertionError, NotImplementedError):
+    except (RuntimeError, AssertionError, NotImplementedError, TypeError):
         raise InvalidInput(f"device {show(device)!r} is not one of this machine; use cpu, or auto") from None
     return picked
 
@@ -157,6 +155,8 @@ def _most_common_dtype(entries: dict[str, Entry]) -> torch.dtype:
 
 def label_tables(labels: list[str]) -> dict[str, Any]:
     """The three keys in which config.json keeps the names of the classes."""
+    if not isinstance(labels, list | tuple) or not all(isinstance(name, str) for name in labels):
+        raise InvalidInput(f"labels are {show(repr(labels))}, wanted a list of names")
     id2label = {str(i): name for i, name in enumerate(labels)}
     label2id = {name: i for i, name in enumerate(labels)}
     if len(label2id) < len(labels) or not labels:
@@ -168,14 +168,15 @@ def sidecars_of(folder: Folder) -> dict[str, bytes]:
     names = [name for name in SIDECARS if folder.has(name)]
     if "modules.json" in names:
         modules = folder.json("modules.json")
-        paths = (
-            [module.get("path") for module in modules if isinstance(module, dict)] if isinstance(modules, list) else []
-        )
-        for path in filter(None, paths):
+        if not isinstance(modules, list) or not all(isinstance(module, dict) for module in modules):
+            raise CorruptFile(f"{folder}/modules.json is not a list of objects; download it again")
+        if len(modules) > limits.MODULES:
+            raise LimitExceeded(f"{folder}/modules.json lists {len(modules):,} modules; no model has as many")
+        for path in filter(None, (module.get("path") for module in modules)):
             if not isinstance(path, str) or not PLAIN_NAME.fullmatch(path):
                 raise UnsafeFile(f"{folder}/modules.json names the folder {show(path)!r}, which is not a plain name")
             names += [f"{path}/{name}" for name in MODULE_FILES if folder.has(f"{path}/{name}")]
-    return {name: folder.read(name, limits.SIDECAR_BYTES) for name in names}
+    return {name: folder.read(name, limits.SIDECAR_BYTES) for name in dict.fromkeys(names)}
 
 
 def save(model: Network, folder: str | os.PathLike[str], *, shard_bytes: int = 5_000_000_000) -> None:

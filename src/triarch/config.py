@@ -1,6 +1,5 @@
 """One frozen dataclass per family, read from and written to a checkpoint's config.json."""
 
-import math
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from types import NoneType
@@ -13,7 +12,10 @@ from triarch.errors import InvalidInput, Unsupported, show, some
 def hf(
     name: str, default: Any, *, least: int = 1, most: int = limits.HIDDEN_SIZE, choices: tuple[str, ...] = ()
 ) -> Any:
-    """Declare a field that config.json calls `name`; whole numbers lie in `least`..`most`, strings among `choices`."""
+    """Declare a field that config.json calls `name`.
+
+    Whole numbers lie in `least`..`most`, others in 0..`most`, strings among `choices`.
+    """
     return field(default=default, metadata={"hf": name, "least": least, "most": most, "choices": choices})
 
 
@@ -51,7 +53,7 @@ class Config:
     def id2label(self) -> dict[int, str]:
         """Names of the classes, by their number; LABEL_0, LABEL_1, … where the file gives none."""
         named = self.extra.get("id2label")
-        if named is None:
+        if named is None or named == {}:
             count = self.extra.get("num_labels", self.extra.get("_num_labels", 2))
             if type(count) is not int or not 0 < count <= limits.LABELS:
                 raise InvalidInput(f"config num_labels={show(count)} is not a count up to {limits.LABELS:,}")
@@ -78,12 +80,13 @@ def _check(rule: Any, value: Any, wanted: Any) -> None:
     if value is None and NoneType in types:
         return
     if float in types and type(value) in (int, float):
-        good = math.isfinite(value) and value >= 0
+        good = 0 <= value <= rule["most"]
     elif int in types and type(value) is int:
         good = rule["least"] <= value <= rule["most"]
     else:
         good = type(value) in types and (not rule["choices"] or value in rule["choices"])
     if not good:
         one_of = f"one of {', '.join(rule['choices'])}" if rule["choices"] else types[0].__name__
-        bound = f" in {rule['least']}..{rule['most']:,}" if types[0] is int else ""
+        least = {int: rule["least"], float: 0}.get(types[0])
+        bound = "" if least is None else f" in {least}..{rule['most']:,}"
         raise InvalidInput(f"config {name}={show(repr(value))}, wanted {one_of}{bound}; mend config.json")

@@ -75,7 +75,9 @@ class CheckpointMismatch(InvalidInput):
 
 def show(text: object, limit: int = 120) -> str:
     """Text from outside, safe to print on one line: control characters escaped, long text shortened."""
-    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text)[: limit + 1])
+    shown = str(text)[: limit + 1]
+    if not shown.isprintable():
+        shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in shown)
     return shown if len(shown) <= limit else shown[: limit - 1] + "…"
 
 

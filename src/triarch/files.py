@@ -101,7 +101,7 @@ def parse_json(data: bytes, where: str) -> Any:
     except RecursionError:
         raise CorruptFile(f"{where} is nested too deep; no such file is") from None
     except ValueError as error:  # json.JSONDecodeError, and integers of thousands of digits
-        raise CorruptFile(f"{where} is not JSON ({show(error)}); download it again") from None
+        raise CorruptFile(f"{where} is not JSON ({show(error)}); mend it, or download it again") from None
 
 
 @contextmanager

@@ -51,13 +51,13 @@ def find(model: str | os.PathLike[str], revision: str | None = None) -> Folder:
     """
     if not isinstance(model, str | os.PathLike):
         raise InvalidInput(f"model is {type(model).__name__}, wanted a folder, a repo id or a loaded model")
-    name = os.fspath(model)
-    if "\0" in name:
-        raise InvalidInput("model name holds a zero byte; give a folder or a repo id")
-    path = Path(name).expanduser()
-    if path.is_dir():
+    name = os.fsdecode(model)
+    if not name or "\0" in name:
+        raise InvalidInput("model name is empty, or holds a zero byte; give a folder or a repo id")
+    path = Path(os.path.expanduser(name))  # as it is where there is no such user
+    if os.path.isdir(path):
         return Folder(path)
-    if path.exists():
+    if os.path.exists(path):
         raise NotFound(f"{show(name)} is a file, wanted the folder that holds config.json and the weights")
     if isinstance(model, str) and REPO_ID.fullmatch(model) and ".." not in model:
         return Folder(Path(_snapshot(model, revision)))

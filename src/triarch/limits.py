@@ -11,6 +11,7 @@ SHARDS = 10_000
 TENSORS = 100_000
 TENSOR_DIMENSIONS = 8
 PICKLE_BYTES = 16 * MIB  # the part of a legacy .bin that describes tensors
+MODULES = 100  # of modules.json; real ones list up to five
 SIDECAR_BYTES = 64 * MIB  # sentence-transformers modules beside the model
 
 # What a config may ask for; anything real is far below
@@ -35,5 +36,6 @@ STORAGE_READS = 4  # how many times over the tensors of a file may read its byte
 # Vocabularies
 MERGES = 1 << 21  # of a BPE vocabulary
 SENTENCEPIECE_BYTES = 16 * MIB  # the largest in use hold about 5
+TEXT_GROWTH = 64  # by the replacements of a tokenizer.json; real ones at most double a space
 PIECE_CHARACTERS = 256  # one piece of a SentencePiece model
 NORMALIZED_BYTES = 256  # what its normalisation may make of one character

@@ -28,7 +28,7 @@ def command(model: str, revision: str | None, as_json: bool) -> None:
 def facts(model: str, revision: str | None = None) -> dict[str, Any]:
     """All that can be said of a checkpoint without reading its weights. Raises what `load` would."""
     from triarch import hub
-    from triarch.checkpoint import choose_head, describe
+    from triarch.checkpoint import borrows, choose_head, describe
     from triarch.models import scores
     from triarch.tasks import task_class, tasks
     from triarch.weights import files, table
@@ -41,7 +41,11 @@ def facts(model: str, revision: str | None = None) -> dict[str, Any]:
     used = _fitted(kind, config, entries, architecture)
     kept = {name: entry for name, entry in entries.items() if not kind.weights.ignores(name)}
     gives = scores(kind.head(architecture)).__name__
-    served = [name for name in kind.heads if _fits(kind, config, entries, name)]
+    served = [
+        name
+        for name in kind.heads
+        if _fits(kind, config, entries, name) and not borrows(kind, config, name, architecture)
+    ]
     return {
         "model": str(folder),
         "family": kind.model_type,
@@ -74,7 +78,7 @@ def _fitted(kind: Any, config: Any, entries: dict[str, Any], architecture: str) 
         read = functools.partial(torch.empty, entry.shape, dtype=entry.dtype, device="meta")
         return dataclasses.replace(entry, read=read)
 
-    network = kind.build(config, architecture, device="meta")
+    network = kind.outline(config, architecture)
     unread = {name: empty(entry) for name, entry in entries.items()}
     table.load(network, kind.weights, unread, dtype=torch.float32, device="meta")
     return {kind.weights.find(name).name for name in table.parameters(network)}

@@ -42,7 +42,7 @@ def rows_of(file: IO[bytes], where: str, name: str, kind: str) -> Iterator[Any]:
         if kind == "whole":
             yield _decoded(file.read(limits.LINE_BYTES + 1), where)
         elif kind == "json":
-            rows = parse_json(file.read(limits.LINE_BYTES), where)
+            rows = parse_json(_decoded(file.read(limits.LINE_BYTES + 1), where).encode(), where)
             yield from rows if isinstance(rows, list) else [rows]
         elif kind in ("csv", "tsv"):
             yield from _table(file, where, name, "\t" if kind == "tsv" else ",")
@@ -61,7 +61,7 @@ def _lines(file: IO[bytes], where: str, *, objects: bool = False) -> Iterator[An
             continue
         try:
             text = _decoded(line, place)
-            yield parse_json(line, place) if objects else text.removesuffix("\n").removesuffix("\r")
+            yield parse_json(text.encode(), place) if objects else text.removesuffix("\n").removesuffix("\r")
         except TriarchError as error:
             yield error
         while len(line) > limits.LINE_BYTES and not line.endswith(b"\n"):  # the rest of a line that was too long
@@ -79,6 +79,7 @@ def _decoded(data: bytes, where: str) -> str:
 
 def _table(file: IO[bytes], where: str, name: str, delimiter: str) -> Iterator[Any]:
     """Rows of a table with a header. Quoted cells may hold line ends."""
+    csv.field_size_limit(limits.LINE_BYTES)  # of the whole process; by default 20,000 words are too many for a cell
     lines = _raise_errors(_lines(file, where))
     reader = csv.reader((line + "\n" for line in lines), delimiter=delimiter, strict=True)
     try:

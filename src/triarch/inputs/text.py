@@ -18,7 +18,7 @@ from torch import Tensor
 from triarch import limits
 from triarch.errors import CorruptFile, InvalidInput, LimitExceeded, Unsupported, show
 from triarch.family import TextFormat
-from triarch.files import Folder
+from triarch.files import Folder, write_text
 from triarch.inputs import vocabulary
 
 Text = str | Sequence[str]
@@ -249,8 +249,8 @@ class TextProcessor:
             settings["tokenizer_class"] = "PreTrainedTokenizerFast"
         files = {"tokenizer_config.json": settings, "special_tokens_map.json": self._found.specials}
         for name, content in files.items():
-            (folder / name).write_text(json.dumps(content, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
-        (folder / "tokenizer.json").write_text(self.tokenizer.to_str(pretty=True) + "\n", encoding="utf-8")
+            write_text(folder / name, json.dumps(content, ensure_ascii=False, indent=2) + "\n")
+        write_text(folder / "tokenizer.json", self.tokenizer.to_str(pretty=True) + "\n")
 
     @cached_property
     def _literal(self) -> Tokenizer:

@@ -6,6 +6,8 @@ versions of the reference library disagree about a bare vocabulary, ids are thos
 """
 
 import io
+import json
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -84,8 +86,17 @@ def _whole(folder: Folder, config: dict[str, Any]) -> Tokenizer:
     tokenizer = Tokenizer.from_buffer(folder.read("tokenizer.json", limits.TOKENIZER_BYTES))
     tokenizer.no_truncation()
     tokenizer.no_padding()
+    for part in (tokenizer.normalizer, tokenizer.decoder):
+        if part is not None and (growth := _growth(json.loads(part.__getstate__()))) > limits.TEXT_GROWTH:
+            raise LimitExceeded(f"{folder.path / 'tokenizer.json'} makes text {growth:,} times as long; do not use it")
     _override(tokenizer, config, folder)
     return tokenizer
+
+
+def _growth(step: dict[str, Any]) -> int:
+    """How many times longer the replacements of a step make text. Out of memory, the Rust library ends the process."""
+    steps = step.get("normalizers") or step.get("decoders") or []
+    return max(1, len(step.get("content", "")), len(step.get("prepend", ""))) * math.prod(map(_growth, steps))
 
 
 def _bare(
@@ -166,7 +177,7 @@ def _add_listed(tokenizer: Tokenizer, config: dict[str, Any], special: set[str],
     for id_, token in listed.items():
         if (given := tokenizer.token_to_id(token.content)) != id_:
             raise InvalidInput(
-                f"{folder}: the added token {show(token.content)} is listed as id {id_}, but comes to {given}; "
+                f"{folder}: the added token {show(token.content)} is listed as id {show(id_)}, but comes to {given}; "
                 "list added tokens without gaps after the vocabulary"
             )
 

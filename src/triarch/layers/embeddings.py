@@ -12,7 +12,12 @@ def fold(ids: Tensor) -> Tensor: ...
 @overload
 def fold(ids: Tensor | None) -> Tensor | None: ...
 def fold(ids: Tensor | None) -> Tensor | None:
-    """The choices of multiple choice become rows of the batch: (B, C, T) -> (B·C, T); (B, T) stays."""
+    """The choices of multiple choice become rows of the batch: (B, C, T) -> (B·C, T); (B, T) stays.
+
+    Raises InvalidInput for any other shape.
+    """
+    if ids is not None and ids.ndim not in (2, 3):
+        raise InvalidInput(f"ids have the shape {[*ids.shape]}, wanted (B, T), or (B, C, T) for multiple choice")
     return None if ids is None else ids.flatten(0, -2)
 
 

@@ -27,6 +27,9 @@ class Family:
     tiny: Config
     module: ModuleType
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return family, (self.model_type,)  # copies of a model are of the same family; a module cannot be copied
+
     @property
     def weights(self) -> Layout:
         return self.module.WEIGHTS

@@ -30,7 +30,7 @@ from triarch.layers.attention import padding_mask
 from triarch.layers.embeddings import check_length, fold, look_up
 from triarch.layers.encoder import Encoder, PostNormBlock
 from triarch.layers.feed_forward import ACTIVATIONS
-from triarch.weights import Layout
+from triarch.weights import Layout, Stored
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,9 +43,9 @@ class Config(config.Config):
     max_positions: int = hf("max_position_embeddings", 512, most=limits.POSITIONS)
     type_vocab_size: int = hf("type_vocab_size", 2)
     activation: str = hf("hidden_act", "gelu", choices=tuple(ACTIVATIONS))
-    dropout: float = hf("hidden_dropout_prob", 0.1)
-    attention_dropout: float = hf("attention_probs_dropout_prob", 0.1)
-    classifier_dropout: float | None = hf("classifier_dropout", None)  # None: as `dropout`
+    dropout: float = hf("hidden_dropout_prob", 0.1, most=1)
+    attention_dropout: float = hf("attention_probs_dropout_prob", 0.1, most=1)
+    classifier_dropout: float | None = hf("classifier_dropout", None, most=1)  # None: as `dropout`
     norm_eps: float = hf("layer_norm_eps", 1e-12)
     initializer_range: float = hf("initializer_range", 0.02)
     tied: bool = hf("tie_word_embeddings", True)  # words are read off with the token embedding itself
@@ -214,20 +214,20 @@ class MultipleChoice(nn.Module):
         super().__init__()
         self.pooler = Pooler(c)
         self.dropout = nn.Dropout(c.head_dropout)
-        self.labels = nn.Linear(c.hidden_size, 1)
+        self.choice = nn.Linear(c.hidden_size, 1)
 
     def forward(self, x: Tensor) -> ChoiceScores:
-        return ChoiceScores(self.labels(self.dropout(self.pooler(x))).squeeze(-1))  # (B, C, T, D) -> (B, C)
+        return ChoiceScores(self.choice(self.dropout(self.pooler(x))).squeeze(-1))  # (B, C, T, D) -> (B, C)
 
 
 class TokenClassifier(nn.Module):
     def __init__(self, c: Config, embeddings: Embeddings):
         super().__init__()
         self.dropout = nn.Dropout(c.head_dropout)
-        self.labels = nn.Linear(c.hidden_size, c.num_labels)
+        self.tags = nn.Linear(c.hidden_size, c.num_labels)
 
     def forward(self, x: Tensor) -> TokenScores:
-        return TokenScores(self.labels(self.dropout(x)))  # (B, T, L)
+        return TokenScores(self.tags(self.dropout(x)))  # (B, T, L)
 
 
 class QuestionAnswering(nn.Module):
@@ -254,7 +254,7 @@ HEADS = {
 WEIGHTS = Layout(
     trunk="bert.",
     renamed={"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"},
-    ignored=("bert.embeddings.position_ids", "cls.predictions.decoder.bias"),
+    ignored=("bert.embeddings.position_ids",),
     rows={
         "embeddings.token.weight":              "bert.embeddings.word_embeddings.weight",
         "embeddings.position.weight":           "bert.embeddings.position_embeddings.weight",
@@ -271,10 +271,12 @@ WEIGHTS = Layout(
         "head.pooler.dense.*":                  "bert.pooler.dense.*",
         "head.words.dense.*":                   "cls.predictions.transform.dense.*",
         "head.words.norm.*":                    "cls.predictions.transform.LayerNorm.*",
-        "head.words.out.bias":                  "cls.predictions.bias",
+        "head.words.out.bias":                  Stored("cls.predictions.bias", copy="cls.predictions.decoder.bias"),
         "head.words.out.weight":                "cls.predictions.decoder.weight",
         "head.follows.*":                       "cls.seq_relationship.*",
         "head.labels.*":                        "classifier.*",
+        "head.choice.*":                        "classifier.*",
+        "head.tags.*":                          "classifier.*",
         "head.span.*":                          "qa_outputs.*",
     },
 )

@@ -7,6 +7,7 @@ Shapes: B sequences, T tokens, D hidden size, V vocabulary, L labels, C choices.
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 
 from triarch import config, limits
@@ -43,10 +44,10 @@ class Config(config.Config):
     max_positions: int = hf("max_position_embeddings", 512, most=limits.POSITIONS)
     sinusoidal: bool = hf("sinusoidal_pos_embds", False)  # how positions start; either way the file holds them
     activation: str = hf("activation", "gelu", choices=tuple(ACTIVATIONS))
-    dropout: float = hf("dropout", 0.1)
-    attention_dropout: float = hf("attention_dropout", 0.1)
-    qa_dropout: float = hf("qa_dropout", 0.1)
-    classifier_dropout: float = hf("seq_classif_dropout", 0.2)
+    dropout: float = hf("dropout", 0.1, most=1)
+    attention_dropout: float = hf("attention_dropout", 0.1, most=1)
+    qa_dropout: float = hf("qa_dropout", 0.1, most=1)
+    classifier_dropout: float = hf("seq_classif_dropout", 0.2, most=1)
     initializer_range: float = hf("initializer_range", 0.02)
     tied: bool = hf("tie_word_embeddings", True)  # words are read off with the token embedding itself
 
@@ -116,7 +117,8 @@ class Model(Network):
     def initialize(self, module: nn.Module) -> None:
         super().initialize(module)
         if module is self.embeddings and self.config.sinusoidal:
-            self.embeddings.position.weight.data = sinusoids(self.config.max_positions, self.config.hidden_size)
+            with torch.no_grad():
+                self.embeddings.position.weight.copy_(sinusoids(self.config.max_positions, self.config.hidden_size))
 
 
 # Heads: each maps features (B, T, D) to the scores of its task.
@@ -162,21 +164,21 @@ class MultipleChoice(nn.Module):
         super().__init__()
         self.dense = nn.Linear(c.hidden_size, c.hidden_size)
         self.dropout = nn.Dropout(c.classifier_dropout)
-        self.labels = nn.Linear(c.hidden_size, 1)
+        self.choice = nn.Linear(c.hidden_size, 1)
 
     def forward(self, x: Tensor) -> ChoiceScores:
         summary = self.dense(x[..., 0, :]).relu()  # (B, C, D)
-        return ChoiceScores(self.labels(self.dropout(summary)).squeeze(-1))  # (B, C)
+        return ChoiceScores(self.choice(self.dropout(summary)).squeeze(-1))  # (B, C)
 
 
 class TokenClassifier(nn.Module):
     def __init__(self, c: Config, embeddings: Embeddings):
         super().__init__()
         self.dropout = nn.Dropout(c.dropout)
-        self.labels = nn.Linear(c.hidden_size, c.num_labels)
+        self.tags = nn.Linear(c.hidden_size, c.num_labels)
 
     def forward(self, x: Tensor) -> TokenScores:
-        return TokenScores(self.labels(self.dropout(x)))  # (B, T, L)
+        return TokenScores(self.tags(self.dropout(x)))  # (B, T, L)
 
 
 class QuestionAnswering(nn.Module):
@@ -220,6 +222,8 @@ WEIGHTS = Layout(
         "head.out.*":                           "vocab_projector.*",
         "head.dense.*":                         "pre_classifier.*",
         "head.labels.*":                        "classifier.*",
+        "head.choice.*":                        "classifier.*",
+        "head.tags.*":                          "classifier.*",
         "head.span.*":                          "qa_outputs.*",
     },
 )

@@ -30,7 +30,7 @@ from triarch.layers.attention import padding_mask
 from triarch.layers.embeddings import check_length, fold, look_up
 from triarch.layers.encoder import Encoder, PostNormBlock
 from triarch.layers.feed_forward import ACTIVATIONS
-from triarch.weights import Layout
+from triarch.weights import Layout, Stored
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,12 +41,12 @@ class Config(config.Config):
     num_heads: int = hf("num_attention_heads", 12)
     intermediate_size: int = hf("intermediate_size", 3072, most=limits.VOCABULARY)
     max_positions: int = hf("max_position_embeddings", 512, most=limits.POSITIONS)
-    type_vocab_size: int = hf("type_vocab_size", 1)
+    type_vocab_size: int = hf("type_vocab_size", 2)
     activation: str = hf("hidden_act", "gelu", choices=tuple(ACTIVATIONS))
-    dropout: float = hf("hidden_dropout_prob", 0.1)
-    attention_dropout: float = hf("attention_probs_dropout_prob", 0.1)
+    dropout: float = hf("hidden_dropout_prob", 0.1, most=1)
+    attention_dropout: float = hf("attention_probs_dropout_prob", 0.1, most=1)
     pad_id: int = hf("pad_token_id", 1, least=0, most=limits.VOCABULARY)
-    classifier_dropout: float | None = hf("classifier_dropout", None)  # None: as `dropout`
+    classifier_dropout: float | None = hf("classifier_dropout", None, most=1)  # None: as `dropout`
     norm_eps: float = hf("layer_norm_eps", 1e-12)
     initializer_range: float = hf("initializer_range", 0.02)
     tied: bool = hf("tie_word_embeddings", True)  # words are read off with the token embedding itself
@@ -192,20 +192,20 @@ class MultipleChoice(nn.Module):
         super().__init__()
         self.pooler = Pooler(c)
         self.dropout = nn.Dropout(c.dropout)
-        self.labels = nn.Linear(c.hidden_size, 1)
+        self.choice = nn.Linear(c.hidden_size, 1)
 
     def forward(self, x: Tensor) -> ChoiceScores:
-        return ChoiceScores(self.labels(self.dropout(self.pooler(x))).squeeze(-1))  # (B, C, T, D) -> (B, C)
+        return ChoiceScores(self.choice(self.dropout(self.pooler(x))).squeeze(-1))  # (B, C, T, D) -> (B, C)
 
 
 class TokenClassifier(nn.Module):
     def __init__(self, c: Config, embeddings: Embeddings):
         super().__init__()
         self.dropout = nn.Dropout(c.head_dropout)
-        self.labels = nn.Linear(c.hidden_size, c.num_labels)
+        self.tags = nn.Linear(c.hidden_size, c.num_labels)
 
     def forward(self, x: Tensor) -> TokenScores:
-        return TokenScores(self.labels(self.dropout(x)))  # (B, T, L)
+        return TokenScores(self.tags(self.dropout(x)))  # (B, T, L)
 
 
 class QuestionAnswering(nn.Module):
@@ -230,7 +230,7 @@ HEADS = {
 WEIGHTS = Layout(
     trunk="roberta.",
     renamed={"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"},
-    ignored=("roberta.embeddings.position_ids", "lm_head.decoder.bias"),
+    ignored=("roberta.embeddings.position_ids",),
     rows={
         "embeddings.token.weight":              "roberta.embeddings.word_embeddings.weight",
         "embeddings.position.weight":           "roberta.embeddings.position_embeddings.weight",
@@ -247,11 +247,12 @@ WEIGHTS = Layout(
         "head.pooler.dense.*":                  "roberta.pooler.dense.*",
         "head.transform.*":                     "lm_head.dense.*",
         "head.norm.*":                          "lm_head.layer_norm.*",
-        "head.words.bias":                      "lm_head.bias",
+        "head.words.bias":                      Stored("lm_head.bias", copy="lm_head.decoder.bias"),
         "head.words.weight":                    "lm_head.decoder.weight",
         "head.out.*":                           "classifier.out_proj.*",
         "head.dense.*":                         "classifier.dense.*",
-        "head.labels.*":                        "classifier.*",
+        "head.choice.*":                        "classifier.*",
+        "head.tags.*":                          "classifier.*",
         "head.span.*":                          "qa_outputs.*",
     },
 )

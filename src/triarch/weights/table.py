@@ -11,7 +11,7 @@ Rows are looked up from our side, by the names the model itself lists, so a digi
 import re
 from collections import defaultdict
 from dataclasses import dataclass, field, replace
-from functools import cache
+from functools import cache, cached_property
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +29,7 @@ class Stored:
     transposed: bool = False  # GPT-2 keeps (in, out); nn.Linear keeps (out, in)
     part: int = 0  # which of `of` equal slices along our first axis
     of: int = 1
+    copy: str = ""  # it is stored under this name too, the one that version 5 of the reference reads in untied models
 
     def shape(self, theirs: tuple[int, ...]) -> tuple[int, ...]:
         """The shape that `read` gives."""
@@ -55,32 +56,49 @@ class Layout:
 
     def find(self, ours: str) -> Stored:
         """The row of one of our names, with `#` and `*` filled in."""
-        for pattern, row in self.rows.items():
+        for pattern, row in self._stored.items():
             if hit := _pattern(pattern).fullmatch(ours):
-                row = row if isinstance(row, Stored) else Stored(row)
                 return replace(row, name=_fill(row.name, hit.groups()))
         raise AssertionError(f"no row in the table names the parameter {ours}")
 
-    def knows(self, theirs: str, *, part: str = "") -> bool:
-        """Whether a row names it; `part`: a row of ours that begins so."""
-        rows = [row for ours, row in self.rows.items() if ours.startswith(part)]
-        return any(_pattern(row.name if isinstance(row, Stored) else row).fullmatch(theirs) for row in rows)
-
     def ignores(self, theirs: str) -> bool:
-        return any(_pattern(name).fullmatch(theirs) for name in self.ignored)
+        return bool(self._passed_over.fullmatch(theirs))
+
+    def unread(self, theirs: str) -> bool:
+        """Whether a model of the family may leave it: it is of a head, or carries no information."""
+        return bool(self._heads.fullmatch(theirs)) or self.ignores(theirs)
 
     def spell(self, theirs: str) -> str:
         """The name as the table has it: old spellings renewed, the trunk's prefix put back on."""
         for old, new in self.renamed.items():
             theirs = theirs.replace(old, new)
-        known = self.knows(theirs) or self.ignores(theirs)
         prefixed = self.trunk + theirs
-        return theirs if known or not (self.knows(prefixed) or self.ignores(prefixed)) else prefixed
+        return prefixed if self._names.fullmatch(prefixed) and not self._names.fullmatch(theirs) else theirs
+
+    # A hostile file may bring a hundred thousand names, so all patterns of a kind are one
+
+    @cached_property
+    def _stored(self) -> dict[str, Stored]:
+        return {ours: row if isinstance(row, Stored) else Stored(row) for ours, row in self.rows.items()}
+
+    @cached_property
+    def _heads(self) -> re.Pattern[str]:
+        return _pattern(*(row.name for ours, row in self._stored.items() if ours.startswith("head.")))
+
+    @cached_property
+    def _passed_over(self) -> re.Pattern[str]:
+        return _pattern(*self.ignored, *(row.copy for row in self._stored.values() if row.copy))
+
+    @cached_property
+    def _names(self) -> re.Pattern[str]:
+        """All that the table speaks of."""
+        stored = (name for row in self._stored.values() for name in (row.name, row.copy))
+        return _pattern(*self.ignored, *filter(None, stored))
 
 
 @cache
-def _pattern(name: str) -> re.Pattern[str]:
-    return re.compile(re.escape(name).replace(r"\#", r"(\d+)").replace(r"\*", r"(\w+)"))
+def _pattern(*names: str) -> re.Pattern[str]:
+    return re.compile("|".join(re.escape(name).replace(r"\#", r"(\d+)").replace(r"\*", r"(\w+)") for name in names))
 
 
 def _fill(pattern: str, values: tuple[str, ...]) -> str:
@@ -114,20 +132,20 @@ def load(
     device: torch.device | str = "cpu",
     new_head: bool = False,
 ) -> None:
-    """Fill `model`, which was built on the meta device, with the tensors of a checkpoint.
+    """Fill `model`, which was built on the meta device, with the tensors of a checkpoint, by the table's spelling.
 
     Every tensor is read straight into the memory it will live in. What belongs to other heads of the family is left
     unread; with `new_head`, what a head needs and the checkpoint lacks is initialized. Raises CheckpointMismatch with
     all differences at once, before anything is read.
     """
-    entries = spell(layout, entries)
     _leave_out_optional(model, layout, entries)
     ours = parameters(model)
     rows = {name: layout.find(name) for name in ours}
+    rows |= {name: replace(row, name=row.copy) for name, row in rows.items() if row.copy in entries}
     fresh = [name for name, row in rows.items() if row.name not in entries and new_head and name.startswith("head.")]
     missing = [row.name for name, row in rows.items() if row.name not in entries and name not in fresh]
     left = entries.keys() - {row.name for row in rows.values()}
-    unexpected = sorted(name for name in left if not layout.ignores(name) and not layout.knows(name, part="head."))
+    unexpected = sorted(name for name in left if not layout.unread(name))
     misshaped = []
     for name, row in rows.items():
         if row.name in entries:
@@ -190,6 +208,7 @@ def export(model: nn.Module, layout: Layout) -> dict[str, Tensor]:
         row = layout.find(name)
         slices[replace(row, part=0)].append(ours[name].detach())
     tensors = {row.name: row.write(parts) for row, parts in slices.items()}
+    tensors |= {row.copy: tensors[row.name].clone() for row in slices if row.copy}
     if all(name.startswith(layout.trunk) for name in tensors):  # the trunk alone is saved without its prefix
         tensors = {name.removeprefix(layout.trunk): tensor for name, tensor in tensors.items()}
     return tensors
