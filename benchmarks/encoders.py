@@ -5,9 +5,10 @@
 
 For MiniLM (the real weights that `make demo` installs) and BERT-base (random weights, made on the spot): seconds and
 peak memory of loading model and tokenizer up to the first word's vectors, beside the plain reading of the file; then
-texts and tokens per second to sentence vectors by the mean over tokens, of every second text, and of every tenth for BERT-base. The reference runs in the three ways people run it: one by one, in batches of 32 as they come, and in
-batches of 32 sorted by length. Each measurement is a process of its own with two threads; the best of two rounds
-counts. Prints a table, and JSON lines with --json.
+texts and tokens per second to sentence vectors by the mean over tokens, of every second text, and of every tenth for
+BERT-base. The reference runs in the three ways people run it: one by one, in batches of 32 as they come, and in batches
+of 32 sorted by length. Each measurement is a process of its own with two threads; the best of two rounds counts. Prints
+a table, and JSON lines with --json.
 """
 
 import argparse
