@@ -7,6 +7,7 @@ import random
 import numpy as np
 import pytest
 import torch
+from safetensors.numpy import save
 
 import tiny
 import triarch
@@ -534,3 +535,65 @@ def test_a_tokenizer_may_come_from_another_folder(tmp_path):
     (tmp_path / "model" / "tokenizer_config.json").unlink()
     made = triarch.pipeline("text-classification", tmp_path / "model", tokenizer=tmp_path / "tokenizer")
     assert made("What a lovely day!")[0]["score"] > 0
+
+
+# The files beside a sentence encoder
+
+
+def sentence_encoder(folder, **files):
+    """A tiny encoder with modules.json, and files beside it as objects or bytes."""
+    tiny.write_checkpoint(folder, "bert", "BertModel")
+    kinds = {"": "Transformer", "1_Pooling": "Pooling", "2_Dense": "Dense", "3_Normalize": "Normalize"}
+    modules = [{"path": path, "type": f"sentence_transformers.models.{kind}"} for path, kind in kinds.items()]
+    found = {
+        "modules.json": modules,
+        "1_Pooling/config.json": {"pooling_mode_mean_tokens": True},
+        "2_Dense/config.json": {"activation_function": "torch.nn.modules.activation.Tanh"},
+        "2_Dense/model.safetensors": save({"linear.weight": DENSE, "linear.bias": DENSE[:, 0].copy()}),
+    } | files
+    for name, content in found.items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(content if isinstance(content, bytes) else json.dumps(content).encode())
+    return folder
+
+
+DENSE = np.random.RandomState(0).standard_normal((8, 32)).astype(np.float32)
+
+
+def test_pooling_dense_and_normalisation_are_those_of_the_folder(tmp_path):
+    made = triarch.pipeline("embedding", sentence_encoder(tmp_path))
+    tokens = np.array(triarch.pipeline("feature-extraction", made.model)("a lovely day")[0])
+    wanted = np.tanh(DENSE @ tokens.mean(0) + DENSE[:, 0])
+    assert made("a lovely day") == pytest.approx(wanted / np.linalg.norm(wanted), abs=1e-5)
+
+
+def test_a_saved_sentence_encoder_gives_the_same_vectors(tmp_path):
+    made = triarch.pipeline("embedding", sentence_encoder(tmp_path / "theirs"))
+    triarch.save(made.model, tmp_path / "ours")
+    again = triarch.pipeline("embedding", tmp_path / "ours")
+    assert again("a lovely day") == pytest.approx(made("a lovely day"), abs=1e-6)
+
+
+DAMAGED = {
+    "dense cut short": {"2_Dense/model.safetensors": b"12345"},
+    "dense without its weight": {"2_Dense/model.safetensors": save({"x": DENSE})},
+    "dense with an activation of another kind": {"2_Dense/config.json": {"activation_function": ["x"]}},
+    "pooling by number": {"1_Pooling/config.json": {"pooling_mode": 3}},
+    "pooling unknown": {"1_Pooling/config.json": {"pooling_mode": "best"}},
+    "no pooling": {"1_Pooling/config.json": {}},
+    "a default prompt that is none": {"config_sentence_transformers.json": {"default_prompt_name": 5}},
+    "prompts that are no texts": {"config_sentence_transformers.json": {"prompts": {"query": 1}}},
+    "a length that is no count": {"sentence_bert_config.json": {"max_seq_length": "long"}},
+}
+
+
+@pytest.mark.parametrize("files", DAMAGED.values(), ids=DAMAGED)
+def test_damaged_files_beside_a_sentence_encoder_are_refused(tmp_path, files):
+    with pytest.raises(triarch.TriarchError):
+        triarch.pipeline("embedding", sentence_encoder(tmp_path, **files))
+
+
+def test_a_dense_layer_of_another_width_is_refused(tmp_path):
+    wide = {"2_Dense/model.safetensors": save({"linear.weight": DENSE[:, :7].copy()})}
+    with pytest.raises(InvalidInput, match="takes vectors of 7 numbers, found 32"):
+        triarch.pipeline("embedding", sentence_encoder(tmp_path, **wide))("a lovely day")

@@ -80,13 +80,16 @@ def recipe(sidecars: dict[str, bytes]) -> Recipe:
     prompts = whole.get("prompts") or {}
     if not isinstance(prompts, dict) or not all(isinstance(text, str) for text in prompts.values()):
         raise CorruptFile("config_sentence_transformers.json has prompts that are no table of texts; mend it")
+    default = whole.get("default_prompt_name")
+    if default is not None and default not in [*prompts]:
+        raise CorruptFile(f"default_prompt_name is {show(default)}, which is none of the prompts; mend it")
     return Recipe(
         **known,
         layers=tuple(layers),
         max_tokens=_count(bert.get("max_seq_length")),
         lowercase=bool(bert.get("do_lower_case", False)),
         prompts=prompts,
-        default_prompt=whole.get("default_prompt_name"),
+        default_prompt=default,
     )
 
 
@@ -107,7 +110,9 @@ def _pooling(config: dict[str, Any]) -> dict[str, Any]:
     """Both spellings: a flag for each mode, or the modes' names."""
     named = config.get("pooling_mode")
     if named is not None:
-        modes = [named] if isinstance(named, str) else named
+        modes = named if isinstance(named, list) else [named]
+        if not all(isinstance(mode, str) for mode in modes):
+            raise CorruptFile(f"pooling_mode is {show(named)}, wanted a name or a list of names; mend it")
         short = {name.removesuffix("_token").removesuffix("_tokens"): name for name in POOLINGS}
         chosen = [short.get(mode, mode) for mode in modes]
     else:
@@ -122,14 +127,28 @@ def _pooling(config: dict[str, Any]) -> dict[str, Any]:
 
 def _dense(sidecars: dict[str, bytes], path: str) -> Vector:
     """A linear layer and its activation, from safetensors."""
+    from safetensors import SafetensorError
     from safetensors.numpy import load
 
-    config = _object(sidecars, f"{path}/config.json")
-    name = config.get("activation_function", "torch.nn.modules.activation.Tanh")
-    if name not in ACTIVATIONS:
+    name = _object(sidecars, f"{path}/config.json").get("activation_function", "torch.nn.modules.activation.Tanh")
+    if not isinstance(name, str) or name not in ACTIVATIONS:
         raise Unsupported(f"Dense activation {show(name)} is not one of {', '.join(ACTIVATIONS)}")
     if f"{path}/model.safetensors" not in sidecars:
         raise Unsupported(f"{path} has no model.safetensors; save its weights in that format")
-    weights = load(sidecars[f"{path}/model.safetensors"])
-    weight, bias = weights["linear.weight"], weights.get("linear.bias", 0.0)
-    return lambda x: ACTIVATIONS[name](weight @ x + bias)
+    try:
+        weights = load(sidecars[f"{path}/model.safetensors"])
+        weight = weights["linear.weight"]
+        bias = weights.get("linear.bias", np.zeros(len(weight), weight.dtype))
+    except (SafetensorError, KeyError, TypeError) as error:
+        raise CorruptFile(
+            f"{path}/model.safetensors holds no linear layer ({show(error)}); download it again"
+        ) from None
+    if weight.ndim != 2 or bias.shape != weight.shape[:1]:
+        raise CorruptFile(f"{path}/model.safetensors has shapes that are no linear layer's; download it again")
+
+    def layer(x: np.ndarray) -> np.ndarray:
+        if x.shape != weight.shape[1:]:
+            raise InvalidInput(f"{path} takes vectors of {weight.shape[1]} numbers, found {len(x)}; mend modules.json")
+        return ACTIVATIONS[name](weight @ x + bias)
+
+    return layer
