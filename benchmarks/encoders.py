@@ -171,6 +171,7 @@ def bert_base(folder: Path, vocabulary: Path) -> Path:
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--text", type=Path, help="one text a line")
+    arguments.add_argument("--only", choices=["MiniLM", "BERT-base"], help="one of the two models")
     arguments.add_argument("--json", action="store_true", help="JSON lines instead of a table")
     arguments.add_argument("--measure", nargs=4, metavar=("WHO", "WHAT", "FOLDER", "EVERY"), help=argparse.SUPPRESS)
     given = arguments.parse_args()
@@ -183,6 +184,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         models = {"MiniLM": (minilm, 2), "BERT-base": (bert_base(Path(scratch) / "bert-base", minilm), 10)}
         for name, (folder, every) in models.items():
+            if given.only not in (None, name):
+                continue
             count = len(texts_of(given.text, every))
             alone = Path(scratch) / f"{name}-weights"  # without a tokenizer's files there is no tokenizer
             alone.mkdir()
