@@ -1,6 +1,7 @@
 """Texts that tokenizers trip over, and the formats of the families, for the tests of text input."""
 
 from triarch.family import TextFormat
+from triarch.models import family
 
 PROBES = {
     "plain": "Hello, world! This is a test.",
@@ -37,36 +38,5 @@ PAIRS = [
     ("[MASK] <mask>", "a [SEP] </s> b"),
 ]
 
-BERT = TextFormat(
-    single="[CLS] $A [SEP]",
-    pair="[CLS] $A [SEP] $B:1 [SEP]:1",
-    specials={
-        "unk_token": "[UNK]",
-        "sep_token": "[SEP]",
-        "pad_token": "[PAD]",
-        "cls_token": "[CLS]",
-        "mask_token": "[MASK]",
-    },
-    segments=True,
-    lowercase=True,
-)
-ROBERTA = TextFormat(
-    single="<s> $A </s>",
-    pair="<s> $A </s> </s> $B </s>",
-    specials={
-        "bos_token": "<s>",
-        "eos_token": "</s>",
-        "unk_token": "<unk>",
-        "sep_token": "</s>",
-        "pad_token": "<pad>",
-        "cls_token": "<s>",
-        "mask_token": "<mask>",
-    },
-)
-XLM_ROBERTA = TextFormat(
-    single=ROBERTA.single,
-    pair=ROBERTA.pair,
-    specials=ROBERTA.specials,
-    first_pieces=("<s>", "<pad>", "</s>", "<unk>"),
-)
+BERT, ROBERTA, XLM_ROBERTA = (family(name).text for name in ("bert", "roberta", "xlm-roberta"))
 PLAIN = TextFormat(single="$A", pair="$A $B", specials={"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>"})
