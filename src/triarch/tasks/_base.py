@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from tqdm import tqdm
 
+from triarch.checks import fits, kinds
 from triarch.errors import InvalidInput, LimitExceeded, TriarchError, Unsupported, show
 from triarch.inputs.rows import read_rows
 from triarch.suggest import did_you_mean
-from triarch.tasks._options import Options, fits, kinds
+from triarch.tasks._options import Options
 
 if TYPE_CHECKING:  # a task's options can be listed, and completed in a shell, without torch
     from tokenizers import Encoding

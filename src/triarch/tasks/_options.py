@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
-from types import NoneType, UnionType
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Literal
 
 from triarch import limits
+from triarch.checks import check, check_fields, kinds
 from triarch.errors import InvalidInput, show
 
 
@@ -26,8 +23,7 @@ class Options:
     coverage: bool = False  # answer {"result": …, "coverage": {tokens, seen, windows, strategy}}
 
     def __post_init__(self) -> None:
-        for name, kind in kinds(type(self)).items():
-            check(name, getattr(self, name), kind)
+        check_fields(self)
         for name in ("stride", "max_length", "batch_size", "top_k"):
             value = getattr(self, name, None)
             if type(value) is int and not (name != "stride") <= value <= limits.ANSWERS:
@@ -44,35 +40,3 @@ class Options:
                 raise InvalidInput(f"{name} has {show(key)!r}, wanted truncation, max_length or padding")
             check(key, value, kinds(type(self))[key])
             object.__setattr__(self, key, value)
-
-
-# The type of each option, by its name; kept, as some tasks make their options anew for each input
-kinds: Callable[[Any], dict[str, Any]] = cache(get_type_hints)
-
-
-def check(name: str, value: Any, wanted: Any) -> None:
-    if not fits(value, wanted):
-        raise InvalidInput(f"{name} is {show(repr(value))}, wanted {_spelled(wanted)}")
-
-
-def fits(value: Any, wanted: Any) -> bool:
-    """Whether a value is of an annotated type; a truth value is no number, and NaN none either."""
-    if isinstance(wanted, UnionType) or get_origin(wanted) not in (None, Literal, list, dict):
-        return any(fits(value, one) for one in get_args(wanted))
-    if get_origin(wanted) is Literal:
-        return value in get_args(wanted)
-    if get_origin(wanted) is list:
-        return isinstance(value, list | tuple) and all(fits(one, get_args(wanted)[0]) for one in value)
-    if get_origin(wanted) is dict:
-        return isinstance(value, dict)
-    if wanted is float:
-        return type(value) in (int, float) and math.isfinite(value)
-    return type(value) is wanted
-
-
-def _spelled(wanted: Any) -> str:
-    if get_origin(wanted) is Literal:
-        return " or ".join(map(repr, get_args(wanted)))
-    if get_args(wanted) and get_origin(wanted) not in (list, dict):
-        return " or ".join(_spelled(one) for one in get_args(wanted))
-    return "nothing" if wanted is NoneType else getattr(wanted, "__name__", str(wanted))
