@@ -6,6 +6,8 @@ Vaswani et al. 2017, section 3.2, https://arxiv.org/abs/1706.03762
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from triarch.layers.dropout import dropped_attention
+
 
 def padding_mask(attention_mask: Tensor) -> Tensor:
     """(B, T) of 1 for real tokens -> (B, 1, 1, T) of True where attention may look."""
@@ -26,8 +28,10 @@ class Attention(nn.Module):
     def forward(self, x: Tensor, context: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
         context = x if context is None else context
         q, k, v = self._split(self.q(x)), self._split(self.k(context)), self._split(self.v(context))
-        dropout = self.dropout if self.training else 0.0
-        y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout)  # (B, H, T, D/H)
+        if self.training and self.dropout:
+            y = dropped_attention(q, k, v, mask, self.dropout)
+        else:
+            y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)  # (B, H, T, D/H)
         return self.out(y.transpose(1, 2).flatten(2))  # (B, T, D)
 
     def weights(self, x: Tensor, mask: Tensor | None = None) -> Tensor:

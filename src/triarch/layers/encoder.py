@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from torch import Tensor, nn
 
 from triarch.layers.attention import Attention
+from triarch.layers.dropout import Dropout
 from triarch.layers.feed_forward import FeedForward
 
 
@@ -31,8 +32,8 @@ class PostNormBlock(nn.Module):
         self.attention_norm = nn.LayerNorm(hidden_size, norm_eps)
         self.feed_forward = FeedForward(hidden_size, intermediate_size, activation)
         self.feed_forward_norm = nn.LayerNorm(hidden_size, norm_eps)
-        self.attention_dropout = nn.Dropout(attention_out_dropout)
-        self.feed_forward_dropout = nn.Dropout(feed_forward_dropout)
+        self.attention_dropout = Dropout(attention_out_dropout)
+        self.feed_forward_dropout = Dropout(feed_forward_dropout)
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         x = self.attention_norm(x + self.attention_dropout(self.attention(x, mask=mask)))

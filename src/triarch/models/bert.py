@@ -27,6 +27,7 @@ from triarch.family import (
     WordScores,
 )
 from triarch.layers.attention import padding_mask
+from triarch.layers.dropout import Dropout
 from triarch.layers.embeddings import check_length, fold, look_up
 from triarch.layers.encoder import Encoder, PostNormBlock
 from triarch.layers.feed_forward import ACTIVATIONS
@@ -74,7 +75,7 @@ class Embeddings(nn.Module):
         self.position = nn.Embedding(c.max_positions, c.hidden_size)
         self.segment = nn.Embedding(c.type_vocab_size, c.hidden_size)
         self.norm = nn.LayerNorm(c.hidden_size, c.norm_eps)
-        self.dropout = nn.Dropout(c.dropout)
+        self.dropout = Dropout(c.dropout)
 
     def forward(self, input_ids: Tensor, token_type_ids: Tensor | None) -> Tensor:
         T = input_ids.shape[1]
@@ -120,11 +121,20 @@ class Model(Network):
         return self.encoder.attention_maps(self.embeddings(input_ids, token_type_ids), mask)
 
     def forward(
-        self, input_ids: Tensor, attention_mask: Tensor | None = None, token_type_ids: Tensor | None = None
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        *,
+        positions: Tensor | None = None,
     ) -> Scores:
-        """(B, T), or (B, C, T) for multiple choice -> the scores of the head."""
+        """(B, T), or (B, C, T) for multiple choice -> the scores of the head.
+
+        A head that scores words does so only at `positions`, (B, T) of truth values, if they are given.
+        """
         x = self.features(fold(input_ids), fold(attention_mask), fold(token_type_ids))
-        return self.head(x.unflatten(0, input_ids.shape[:-1]))
+        x = x.unflatten(0, input_ids.shape[:-1])
+        return self.head(x) if positions is None else self.head(x, positions)
 
 
 # Heads: each maps features (B, T, D) to the scores of its task.
@@ -153,8 +163,9 @@ class Words(nn.Module):
         if c.tied:
             self.out.weight = embeddings.token.weight
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.out(self.norm(self.activation(self.dense(x))))  # (B, T, V)
+    def forward(self, x: Tensor, positions: Tensor | None) -> Tensor:
+        x = x if positions is None else x[positions]  # (N, D), row by row
+        return self.out(self.norm(self.activation(self.dense(x))))  # (B, T, V) or (N, V)
 
 
 class Trunk(nn.Module):
@@ -173,8 +184,8 @@ class MaskedLM(nn.Module):
         super().__init__()
         self.words = Words(c, embeddings)
 
-    def forward(self, x: Tensor) -> WordScores:
-        return WordScores(self.words(x))
+    def forward(self, x: Tensor, positions: Tensor | None = None) -> WordScores:
+        return WordScores(self.words(x, positions))
 
 
 class NextSentence(nn.Module):
@@ -194,15 +205,15 @@ class Pretraining(nn.Module):
         self.words = Words(c, embeddings)
         self.follows = nn.Linear(c.hidden_size, 2)
 
-    def forward(self, x: Tensor) -> PretrainingScores:
-        return PretrainingScores(self.words(x), self.follows(self.pooler(x)))
+    def forward(self, x: Tensor, positions: Tensor | None = None) -> PretrainingScores:
+        return PretrainingScores(self.words(x, positions), self.follows(self.pooler(x)))
 
 
 class SequenceClassifier(nn.Module):
     def __init__(self, c: Config, embeddings: Embeddings):
         super().__init__()
         self.pooler = Pooler(c)
-        self.dropout = nn.Dropout(c.head_dropout)
+        self.dropout = Dropout(c.head_dropout)
         self.labels = nn.Linear(c.hidden_size, c.num_labels)
 
     def forward(self, x: Tensor) -> LabelScores:
@@ -213,7 +224,7 @@ class MultipleChoice(nn.Module):
     def __init__(self, c: Config, embeddings: Embeddings):
         super().__init__()
         self.pooler = Pooler(c)
-        self.dropout = nn.Dropout(c.head_dropout)
+        self.dropout = Dropout(c.head_dropout)
         self.choice = nn.Linear(c.hidden_size, 1)
 
     def forward(self, x: Tensor) -> ChoiceScores:
@@ -223,7 +234,7 @@ class MultipleChoice(nn.Module):
 class TokenClassifier(nn.Module):
     def __init__(self, c: Config, embeddings: Embeddings):
         super().__init__()
-        self.dropout = nn.Dropout(c.head_dropout)
+        self.dropout = Dropout(c.head_dropout)
         self.tags = nn.Linear(c.hidden_size, c.num_labels)
 
     def forward(self, x: Tensor) -> TokenScores:

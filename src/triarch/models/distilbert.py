@@ -25,6 +25,7 @@ from triarch.family import (
     WordScores,
 )
 from triarch.layers.attention import padding_mask
+from triarch.layers.dropout import Dropout
 from triarch.layers.embeddings import check_length, fold, look_up
 from triarch.layers.encoder import Encoder, PostNormBlock
 from triarch.layers.feed_forward import ACTIVATIONS
@@ -69,7 +70,7 @@ class Embeddings(nn.Module):
         self.token = nn.Embedding(c.vocab_size, c.hidden_size)
         self.position = nn.Embedding(c.max_positions, c.hidden_size)
         self.norm = nn.LayerNorm(c.hidden_size, NORM_EPS)
-        self.dropout = nn.Dropout(c.dropout)
+        self.dropout = Dropout(c.dropout)
 
     def forward(self, input_ids: Tensor) -> Tensor:
         T = input_ids.shape[1]
@@ -109,10 +110,15 @@ class Model(Network):
         mask = None if attention_mask is None else padding_mask(attention_mask)
         return self.encoder.attention_maps(self.embeddings(input_ids), mask)
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Scores:
-        """(B, T), or (B, C, T) for multiple choice -> the scores of the head."""
-        x = self.features(fold(input_ids), fold(attention_mask))
-        return self.head(x.unflatten(0, input_ids.shape[:-1]))
+    def forward(
+        self, input_ids: Tensor, attention_mask: Tensor | None = None, *, positions: Tensor | None = None
+    ) -> Scores:
+        """(B, T), or (B, C, T) for multiple choice -> the scores of the head.
+
+        A head that scores words does so only at `positions`, (B, T) of truth values, if they are given.
+        """
+        x = self.features(fold(input_ids), fold(attention_mask)).unflatten(0, input_ids.shape[:-1])
+        return self.head(x) if positions is None else self.head(x, positions)
 
     def initialize(self, module: nn.Module) -> None:
         super().initialize(module)
@@ -144,15 +150,16 @@ class MaskedLM(nn.Module):
         if c.tied:
             self.out.weight = embeddings.token.weight
 
-    def forward(self, x: Tensor) -> WordScores:
-        return WordScores(self.out(self.norm(self.activation(self.transform(x)))))  # (B, T, V)
+    def forward(self, x: Tensor, positions: Tensor | None = None) -> WordScores:
+        x = x if positions is None else x[positions]  # (N, D), row by row
+        return WordScores(self.out(self.norm(self.activation(self.transform(x)))))  # (B, T, V) or (N, V)
 
 
 class SequenceClassifier(nn.Module):
     def __init__(self, c: Config, embeddings: Embeddings):
         super().__init__()
         self.dense = nn.Linear(c.hidden_size, c.hidden_size)
-        self.dropout = nn.Dropout(c.classifier_dropout)
+        self.dropout = Dropout(c.classifier_dropout)
         self.labels = nn.Linear(c.hidden_size, c.num_labels)
 
     def forward(self, x: Tensor) -> LabelScores:
@@ -163,7 +170,7 @@ class MultipleChoice(nn.Module):
     def __init__(self, c: Config, embeddings: Embeddings):
         super().__init__()
         self.dense = nn.Linear(c.hidden_size, c.hidden_size)
-        self.dropout = nn.Dropout(c.classifier_dropout)
+        self.dropout = Dropout(c.classifier_dropout)
         self.choice = nn.Linear(c.hidden_size, 1)
 
     def forward(self, x: Tensor) -> ChoiceScores:
@@ -174,7 +181,7 @@ class MultipleChoice(nn.Module):
 class TokenClassifier(nn.Module):
     def __init__(self, c: Config, embeddings: Embeddings):
         super().__init__()
-        self.dropout = nn.Dropout(c.dropout)
+        self.dropout = Dropout(c.dropout)
         self.tags = nn.Linear(c.hidden_size, c.num_labels)
 
     def forward(self, x: Tensor) -> TokenScores:
@@ -184,7 +191,7 @@ class TokenClassifier(nn.Module):
 class QuestionAnswering(nn.Module):
     def __init__(self, c: Config, embeddings: Embeddings):
         super().__init__()
-        self.dropout = nn.Dropout(c.qa_dropout)
+        self.dropout = Dropout(c.qa_dropout)
         self.span = nn.Linear(c.hidden_size, 2)
 
     def forward(self, x: Tensor) -> SpanScores:

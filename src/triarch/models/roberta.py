@@ -27,6 +27,7 @@ from triarch.family import (
     WordScores,
 )
 from triarch.layers.attention import padding_mask
+from triarch.layers.dropout import Dropout
 from triarch.layers.embeddings import check_length, fold, look_up
 from triarch.layers.encoder import Encoder, PostNormBlock
 from triarch.layers.feed_forward import ACTIVATIONS
@@ -77,7 +78,7 @@ class Embeddings(nn.Module):
         self.position = nn.Embedding(c.max_positions, c.hidden_size)
         self.segment = nn.Embedding(c.type_vocab_size, c.hidden_size)
         self.norm = nn.LayerNorm(c.hidden_size, c.norm_eps)
-        self.dropout = nn.Dropout(c.dropout)
+        self.dropout = Dropout(c.dropout)
         self.pad_id, self.max_tokens = c.pad_id, c.max_tokens
 
     def forward(self, input_ids: Tensor, token_type_ids: Tensor | None) -> Tensor:
@@ -126,11 +127,20 @@ class Model(Network):
         return self.encoder.attention_maps(self.embeddings(input_ids, token_type_ids), mask)
 
     def forward(
-        self, input_ids: Tensor, attention_mask: Tensor | None = None, token_type_ids: Tensor | None = None
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        *,
+        positions: Tensor | None = None,
     ) -> Scores:
-        """(B, T), or (B, C, T) for multiple choice -> the scores of the head."""
+        """(B, T), or (B, C, T) for multiple choice -> the scores of the head.
+
+        A head that scores words does so only at `positions`, (B, T) of truth values, if they are given.
+        """
         x = self.features(fold(input_ids), fold(attention_mask), fold(token_type_ids))
-        return self.head(x.unflatten(0, input_ids.shape[:-1]))
+        x = x.unflatten(0, input_ids.shape[:-1])
+        return self.head(x) if positions is None else self.head(x, positions)
 
 
 # Heads: each maps features (B, T, D) to the scores of its task.
@@ -169,8 +179,10 @@ class MaskedLM(nn.Module):
         if c.tied:
             self.words.weight = embeddings.token.weight
 
-    def forward(self, x: Tensor) -> WordScores:
-        return WordScores(self.words(self.norm(F.gelu(self.transform(x)))))  # (B, T, V); gelu whatever the config says
+    def forward(self, x: Tensor, positions: Tensor | None = None) -> WordScores:
+        x = x if positions is None else x[positions]  # (N, D), row by row
+        x = self.norm(F.gelu(self.transform(x)))  # gelu whatever the config says
+        return WordScores(self.words(x))  # (B, T, V) or (N, V)
 
 
 class SequenceClassifier(nn.Module):
@@ -178,7 +190,7 @@ class SequenceClassifier(nn.Module):
 
     def __init__(self, c: Config, embeddings: Embeddings):
         super().__init__()
-        self.dropout = nn.Dropout(c.head_dropout)
+        self.dropout = Dropout(c.head_dropout)
         self.dense = nn.Linear(c.hidden_size, c.hidden_size)
         self.out = nn.Linear(c.hidden_size, c.num_labels)
 
@@ -191,7 +203,7 @@ class MultipleChoice(nn.Module):
     def __init__(self, c: Config, embeddings: Embeddings):
         super().__init__()
         self.pooler = Pooler(c)
-        self.dropout = nn.Dropout(c.dropout)
+        self.dropout = Dropout(c.dropout)
         self.choice = nn.Linear(c.hidden_size, 1)
 
     def forward(self, x: Tensor) -> ChoiceScores:
@@ -201,7 +213,7 @@ class MultipleChoice(nn.Module):
 class TokenClassifier(nn.Module):
     def __init__(self, c: Config, embeddings: Embeddings):
         super().__init__()
-        self.dropout = nn.Dropout(c.head_dropout)
+        self.dropout = Dropout(c.head_dropout)
         self.tags = nn.Linear(c.hidden_size, c.num_labels)
 
     def forward(self, x: Tensor) -> TokenScores:
