@@ -13,8 +13,9 @@ import pytest
 import tiny
 import triarch.tour
 from triarch.errors import NotFound, TriarchError
+from triarch.pages import svg
 from triarch.tasks.embedding import Embedding
-from triarch.tour import bundled_model, bundled_sentences, explore, page, svg, terminal
+from triarch.tour import bundled_model, bundled_sentences, explore, page, terminal
 from triarch.tour.findings import Sentence, find_out, read_tokens
 from triarch.tour.groups import cluster, principal_axes
 

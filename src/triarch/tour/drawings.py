@@ -9,7 +9,7 @@ import itertools
 
 import numpy as np
 
-from triarch.tour import svg
+from triarch.pages import svg
 from triarch.tour.findings import Findings, Group, Look, Pooled
 
 COLOURS = 8  # that many groups have a colour of their own in page.css

@@ -6,6 +6,7 @@ from html import escape
 from importlib.resources import files
 
 from triarch import __version__
+from triarch.pages import cards, document, key, table, wide
 from triarch.tour import drawings
 from triarch.tour.findings import Findings, Group, Look, Search, Token
 
@@ -34,34 +35,22 @@ vectors = embed(["A man is eating.", "Someone eats."])"""
 
 def render(findings: Findings) -> str:
     """The whole page. All text from sentences, vocabulary and names is escaped on its way in."""
-    css = files(__package__).joinpath("page.css").read_text(encoding="utf-8")
     sections = (search, groups, similarity, pieces, attention, pooling, speed)
-    return f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="generator" content="triarch {__version__}">
-<title>triarch tour: {escape(findings.name)}</title>
-<style>
-{css}</style>
-</head>
-<body>
-{opening(findings)}
+    return document(
+        f"triarch tour: {findings.name}",
+        f"""{opening(findings)}
 <main>
 {"".join(f"<section>{section(findings)}</section>" for section in sections)}
 </main>
-{closing()}
-</body>
-</html>
-"""
+{closing()}""",
+        css=files(__package__).joinpath("page.css").read_text(encoding="utf-8"),
+    )
 
 
 def opening(findings: Findings) -> str:
     N, D = findings.vectors.shape
     speed = findings.speed
-    cards = {
+    figures = {
         "queries find their sentence first": f"{findings.found_first} of {len(findings.searches)}",
         "sentences lie with their topic": f"{findings.settled} of {N}",
         f"sentences a second ({speed.where})": f"{speed.sentences:,.0f}",
@@ -72,7 +61,7 @@ def opening(findings: Findings) -> str:
 <p class="lede">{N} sentences have just gone through <b>{escape(findings.name)}</b>, a transformer encoder, on this
 machine. Each came out as {D} numbers, its vector. Vectors of sentences with like meaning point the same way, and that
 is all it takes to search, compare and group them. First you see what this is good for, then how it happens inside.</p>
-{_cards(cards)}
+{cards(figures)}
 </header>"""
 
 
@@ -143,11 +132,11 @@ def similarity(findings: Findings) -> str:
 <p>All {N} × {N} cosines at once: the vectors, one under the other, are a matrix, and one product of it with itself
 gives the whole picture. Machines do nothing faster, which is why search by vectors is quick.</p>
 <figure>{drawings.cosines(findings)}
-<figcaption>Rows and columns are the sentences, group by group. {_key("p")} the stronger, the nearer in meaning;
-{_key("m")} below zero. The diagonal is each sentence against itself; the blocks along it are the groups.
+<figcaption>Rows and columns are the sentences, group by group. {key("p")} the stronger, the nearer in meaning;
+{key("m")} below zero. The diagonal is each sentence against itself; the blocks along it are the groups.
 Where two groups share a shade, as gardening and cooking may, their topics touch.</figcaption></figure>
 <figure><h3>The nearest pairs</h3>
-{_table(["cosine", "one sentence", "the other"], rows, numbers={0})}
+{table(["cosine", "one sentence", "the other"], rows, numbers={0})}
 <figcaption>Most of these were written in pairs, to say the same thing in other words.</figcaption></figure>"""
 
 
@@ -156,7 +145,7 @@ def pieces(findings: Findings) -> str:
     words = "".join(
         f"<li><b>{escape(word)}</b> <span>→ {escape(' '.join(parts))}</span></li>" for word, parts in findings.split
     )
-    colours = f"{_key('s0')} 0 for the first sentence, {_key('s1')} 1 for the second"
+    colours = f"{key('s0')} 0 for the first sentence, {key('s1')} 1 for the second"
     segments = (
         f"The colour is the <b>segment</b>, or token type: {colours}."
         if findings.takes_segments
@@ -172,7 +161,7 @@ piece; a rare one is put together from several. In WordPiece, <b>##</b> says tha
 vocabulary. {segments} Dashed are the special tokens: in BERT, <b>[CLS]</b> stands for the whole input and <b>[SEP]</b>
 ends a sentence.</figcaption>
 <details><summary>The same as a table, with offsets</summary>
-{_table(columns, [_token_row(i, token) for i, token in enumerate(look.tokens)], numbers={0, 2, 3})}
+{table(columns, [_token_row(i, token) for i, token in enumerate(look.tokens)], numbers={0, 2, 3})}
 <p class="after">The offsets lead from each piece back to its characters, capitals and accents included. Answers that
 are spans of a text, such as names or dates, are cut out with them.</p></details></figure>
 <ul class="words">{words}</ul>
@@ -203,13 +192,13 @@ def attention(findings: Findings) -> str:
 <p>In every layer each token gathers from the others what it needs: this is <b>attention</b>. It looks backward and
 forward alike, which is what makes the model an encoder. Each layer does so several times side by side, in
 <b>heads</b>, and each head has learned to look for something else.</p>
-<figure><div class="beside">{_wide(drawings.head(look), "attention of one head")}
-<div><h3>Strongest looks across</h3>{_table(["from", "to", "share"], rows, numbers={2})}</div></div>
+<figure><div class="beside">{wide(drawings.head(look), "attention of one head")}
+<div><h3>Strongest looks across</h3>{table(["from", "to", "share"], rows, numbers={2})}</div></div>
 <figcaption>Layer {layer}, head {head}: of all heads, the one in which the two sentences most look at one another.
 A row is the token that looks, a column the token looked at; each row adds up to 1. Dashed lines part the sentences: top
 right and bottom left are the looks across. A full column at a special token is where those look that find nothing to
 their taste.</figcaption></figure>
-<figure>{_wide(drawings.heads(look), "attention of all heads")}
+<figure>{wide(drawings.heads(look), "attention of all heads")}
 <figcaption>{L} layers with {H} heads each, on the same two sentences; the framed one is the one above. A diagonal
 line: tokens look at themselves or at a neighbour. An upright line: all look at one token, often [CLS], [SEP] or a full
 stop.</figcaption></figure>"""
@@ -231,10 +220,10 @@ def pooling(findings: Findings) -> str:
     return f"""<h2>Inside: from many vectors to one</h2>
 <p>The last layer leaves one vector for each token. <b>Pooling</b> makes a single one of them, here by {escape(how)}.
 In the end the vector is brought to length 1, so that only its direction counts.</p>
-<figure>{_wide(drawings.pooling(pooled), "pooling")}
-<figcaption>“{text}”, read alone; the first {shown} of its {D} numbers. {_key("p")} above zero, {_key("m")} below, the
+<figure>{wide(drawings.pooling(pooled), "pooling")}
+<figcaption>“{text}”, read alone; the first {shown} of its {D} numbers. {key("p")} above zero, {key("m")} below, the
 stronger the larger.</figcaption></figure>
-<figure>{_wide(drawings.strips(findings), "vectors of all sentences")}
+<figure>{wide(drawings.strips(findings), "vectors of all sentences")}
 <figcaption>The vectors of all sentences, a line each. Shown are the {shown} of {D} numbers that tell the groups apart
 best, in the order of the groups, less the average of all sentences. No single number means “music”: it is the pattern
 that a group has in common.</figcaption></figure>"""
@@ -242,7 +231,7 @@ that a group has in common.</figcaption></figure>"""
 
 def speed(findings: Findings) -> str:
     measured = findings.speed
-    cards = {
+    figures = {
         "to load the model": f"{measured.load_seconds:.2f} s",
         "sentences a second": f"{measured.sentences:,.0f}",
         "tokens a second": f"{measured.tokens:,.0f}",
@@ -252,7 +241,7 @@ def speed(findings: Findings) -> str:
     return f"""<h2>How fast, and how to go on</h2>
 <p>Measured while this page was made, with all {len(findings.sentences)} sentences handed over at once; the
 fastest of several passes counts.</p>
-{_cards(cards)}
+{cards(figures)}
 <p class="after">The same on texts of your own, in the shell and in Python; MODEL is a folder or a repo id, such as
 <code>sentence-transformers/all-MiniLM-L6-v2</code>:</p>
 <pre>{escape(COMMANDS)}</pre>
@@ -263,28 +252,3 @@ def closing() -> str:
     links = ", ".join(f'<a href="{url}">{escape(name)}</a>' for name, url in PAPERS.items())
     return f"""<footer><p>Made by triarch {__version__}. The sentences were written for this tour.
 Where the ideas come from: {links}.</p></footer>"""
-
-
-def _key(kind: str) -> str:
-    return f'<span class="key {kind}"></span>'
-
-
-def _wide(content: str, label: str) -> str:
-    """Can be scrolled, by keyboard too, where the screen is narrow."""
-    return f'<div class="wide" tabindex="0" role="region" aria-label="{label}">{content}</div>'
-
-
-def _cards(cards: dict[str, str]) -> str:
-    pairs = "".join(f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>" for name, value in cards.items())
-    return f'<dl class="cards">{pairs}</dl>'
-
-
-def _table(headers: list[str], rows: list[list[str]], numbers: set[int]) -> str:
-    """Cells are HTML; those of the columns in `numbers` stand to the right."""
-
-    def line(cells: list[str], tag: str) -> str:
-        kinds = [' class="number"' if i in numbers else "" for i in range(len(cells))]
-        return "".join(f"<{tag}{kind}>{cell}</{tag}>" for cell, kind in zip(cells, kinds, strict=True))
-
-    body = "".join(f"<tr>{line(row, 'td')}</tr>" for row in rows)
-    return f'<div class="wide"><table><thead><tr>{line(headers, "th")}</tr></thead><tbody>{body}</tbody></table></div>'

@@ -54,7 +54,11 @@ def dot(x: float, y: float, radius: float, *, kind: str, title: str) -> str:
     return f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{radius:g}" class="{kind}"><title>{escape(title)}</title></circle>'
 
 
-def picture(content: str, width: float, height: float, *, label: str, kind: str) -> str:
-    """A whole drawing. `label` says in words what it shows, to those who do not see it."""
+def picture(content: str, width: float, height: float, *, label: str, kind: str, most: float | None = None) -> str:
+    """A whole drawing. `label` says in words what it shows, to those who do not see it.
+
+    It is as wide as the page lets it, and at most `most` pixels; below five eighths of them it is scrolled.
+    """
     size = f'viewBox="0 0 {width:g} {height:g}"'
-    return f'<svg class="{kind}" {size} role="img" aria-label="{escape(label)}">{content}</svg>'
+    style = "" if most is None else f' style="max-width:{most:g}px;min-width:{min(most * 5 / 8, 560):g}px"'
+    return f'<svg class="{kind}" {size}{style} role="img" aria-label="{escape(label)}">{content}</svg>'
