@@ -39,3 +39,10 @@ SENTENCEPIECE_BYTES = 16 * MIB  # the largest in use hold about 5
 TEXT_GROWTH = 64  # by the replacements of a tokenizer.json; real ones at most double a space
 PIECE_CHARACTERS = 256  # one piece of a SentencePiece model
 NORMALIZED_BYTES = 256  # what its normalisation may make of one character
+
+# Training data
+WHOLE_BYTES = 512 * MIB  # a file that is read at once: a text, a JSON list, SQuAD; one row a line has no such bound
+UNPACKED_BYTES = 64 << 30  # what a .gz file may unpack to
+UNPACKED_RATIO = 200  # times its own size; text packs to a third, tables of few words to a fiftieth
+COMPLAINTS = 1_000  # bad rows that are kept to be shown; all are counted
+BLOCK_CHARACTERS = 100_000  # of running text, tokenized at once

@@ -40,37 +40,46 @@ def rows_of(file: IO[bytes], where: str, name: str, kind: str) -> Iterator[Any]:
     """The same of an open file, which is closed at the end."""
     with file:
         if kind == "whole":
-            yield _decoded(file.read(limits.LINE_BYTES + 1), where)
+            yield decoded(file.read(limits.LINE_BYTES + 1), where)
         elif kind == "json":
-            rows = parse_json(_decoded(file.read(limits.LINE_BYTES + 1), where).encode(), where)
+            rows = parse_json(decoded(file.read(limits.LINE_BYTES + 1), where).encode(), where)
             yield from rows if isinstance(rows, list) else [rows]
         elif kind in ("csv", "tsv"):
             yield from _table(file, where, name, "\t" if kind == "tsv" else ",")
         else:
-            yield from _lines(file, where, objects=kind == "jsonl")
+            yield from (row for _, row in (numbered_objects if kind == "jsonl" else numbered_lines)(file, where))
 
 
-def _lines(file: IO[bytes], where: str, *, objects: bool = False) -> Iterator[Any]:
-    """One row a line, without its line end; `objects`: each line is JSON, blank ones between them are passed over."""
+def numbered_lines(file: IO[bytes], where: str) -> Iterator[tuple[int, str | TriarchError]]:
+    """Lines without their ends, counted from 1, and errors in the place of those too long or not UTF-8."""
     for number in itertools.count(1):
         line = file.readline(limits.LINE_BYTES + 1)
         if not line:
             return
-        place = f"{where} line {number}"
-        if objects and not line.strip():
-            continue
         try:
-            text = _decoded(line, place)
-            yield parse_json(text.encode(), place) if objects else text.removesuffix("\n").removesuffix("\r")
+            yield number, decoded(line, f"{where} line {number}").removesuffix("\n").removesuffix("\r")
         except TriarchError as error:
-            yield error
+            yield number, error
         while len(line) > limits.LINE_BYTES and not line.endswith(b"\n"):  # the rest of a line that was too long
             line = file.readline(limits.LINE_BYTES + 1)
 
 
-def _decoded(data: bytes, where: str) -> str:
-    if len(data) > limits.LINE_BYTES:
-        raise LimitExceeded(f"{where} is over {limits.LINE_BYTES:,} bytes; split it")
+def numbered_objects(file: IO[bytes], where: str) -> Iterator[tuple[int, Any]]:
+    """What the JSON of each line says, or an error in its place; blank lines between them are passed over."""
+    for number, line in numbered_lines(file, where):
+        if isinstance(line, TriarchError):
+            yield number, line
+        elif line.strip():
+            try:
+                yield number, parse_json(line.encode(), f"{where} line {number}")
+            except TriarchError as error:
+                yield number, error
+
+
+def decoded(data: bytes, where: str, limit: int | None = None) -> str:
+    """The text that UTF-8 holds, without a mark before it. Raises InvalidInput, and LimitExceeded for too much."""
+    if len(data) > (limit := limit or limits.LINE_BYTES):
+        raise LimitExceeded(f"{where} is over {limit:,} bytes; split it")
     try:
         return data.decode("utf-8-sig" if data.startswith(b"\xef\xbb\xbf") else "utf-8")
     except UnicodeDecodeError as error:
@@ -80,7 +89,7 @@ def _decoded(data: bytes, where: str) -> str:
 def _table(file: IO[bytes], where: str, name: str, delimiter: str) -> Iterator[Any]:
     """Rows of a table with a header. Quoted cells may hold line ends."""
     csv.field_size_limit(limits.LINE_BYTES)  # of the whole process; by default 20,000 words are too many for a cell
-    lines = _raise_errors(_lines(file, where))
+    lines = _raise_errors(line for _, line in numbered_lines(file, where))
     reader = csv.reader((line + "\n" for line in lines), delimiter=delimiter, strict=True)
     try:
         header = next(reader, [])

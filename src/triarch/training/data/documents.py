@@ -1,0 +1,67 @@
+"""Documents as a stream, for data larger than memory: each has a place, and paragraphs that are read when asked for."""
+
+import hashlib
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from triarch.errors import InvalidInput, TriarchError, show
+from triarch.inputs.rows import numbered_lines
+from triarch.training.data.columns import Reading, infer
+from triarch.training.data.datafiles import DataFile
+from triarch.training.data.formats import READERS
+from triarch.training.data.reading import Columns, fit
+from triarch.training.data.rows import Complaints, Origin, place
+from triarch.training.data.sentences import paragraphs
+
+
+class Document(NamedTuple):
+    file: int
+    number: int  # in its file
+    place: str
+    paragraphs: Iterator[str]
+
+
+def documents(files: list[DataFile], columns: Columns | None, complaints: Complaints) -> Iterator[Document]:
+    """The documents of files. A text file is one; other files have one a row.
+
+    The column of the text is the one asked for, or the first row's with a usual name. Raises InvalidInput where there
+    is none; bad rows become complaints.
+    """
+    for i, file in enumerate(files):
+        if file.format == "text":
+            yield Document(i, 0, str(file), paragraphs(_lines(file, i, complaints)))
+            continue
+        origin = Origin(str(file.path), READERS[file.format].unit)
+        reading: Reading | None = None
+        for number, row in READERS[file.format].read(file, columns or {}):
+            if isinstance(row, TriarchError):
+                complaints.add(i, number, str(row))
+                continue
+            reading = reading or infer([row], columns, "documents")
+            try:
+                text = fit(row, reading, {})["text"]
+            except InvalidInput as error:
+                complaints.add(i, number, f"{place(origin, number)}: {error}")
+            else:
+                yield Document(i, number, place(origin, number), paragraphs(text.split("\n")))
+
+
+def _lines(file: DataFile, index: int, complaints: Complaints) -> Iterator[str]:
+    empty = True
+    with file.open() as opened:
+        for number, line in numbered_lines(opened, str(file)):
+            if isinstance(line, TriarchError):
+                complaints.add(index, number, str(line))
+                line = ""
+            empty = empty and not line.strip()
+            yield line
+    if empty:
+        complaints.add(index, 0, f"{file} is empty; leave it out")
+
+
+def digest(file: DataFile) -> dict[str, Any]:
+    """What identifies a file: its name, size and sha256, packed as it is."""
+    plain = DataFile(file.path, file.format, packed=False)
+    with plain.open() as opened:
+        sha256 = hashlib.file_digest(opened, "sha256").hexdigest()  # type: ignore[arg-type]
+        return {"name": show(file.path.name), "bytes": opened.tell(), "sha256": sha256}

@@ -1,0 +1,63 @@
+"""Running text -> paragraphs -> sentences, by simple rules.
+
+A blank line ends a paragraph; other line ends count as spaces. A sentence ends after . ! ? or …, and the quotes and
+brackets that close there, where white space follows and then, past opening quotes and brackets, anything but a
+lower-case letter; but not after a title such as "Mr." or a single initial. After 。 ！ ？ it ends at once.
+"""
+
+import re
+from collections.abc import Iterable, Iterator
+
+from triarch import limits
+
+TITLES = frozenset(
+    ("Mr", "Mrs", "Ms", "Dr", "Prof", "St", "Messrs", "Mme", "Mlle", "Col", "Capt", "Lieut", "Lt", "Gen", "Sgt", "Rev")
+)
+END = re.compile(r"""[.!?…؟।][)\]}"'”’»*_]*(?=\s+[("'“‘«\[*_]*(\w))|[。！？][」』”’）]*""")
+WORD = re.compile(r"\w{1,7}$")
+
+
+def paragraphs(lines: Iterable[str]) -> Iterator[str]:
+    """The paragraphs that lines make, each on one line. One too long to be held is cut between sentences."""
+    held: list[str] = []
+    size = 0
+    for line in lines:
+        if line.strip():
+            held.append(line)
+            size += len(line) + 1
+        if held and (not line.strip() or size > limits.BLOCK_CHARACTERS):
+            *whole, rest = _blocks(" ".join(held))
+            yield from whole
+            held, size = [rest], len(rest)
+            if not line.strip():
+                yield rest
+                held, size = [], 0
+    if held:
+        yield from _blocks(" ".join(held))
+
+
+def sentence_ends(text: str) -> list[int]:
+    """Where sentences end within a paragraph, its own end left out: each character belongs to one sentence."""
+    ends = []
+    for found in END.finditer(text):
+        after = found.group(1)
+        if after and after.islower():
+            continue
+        if text[found.start()] == "." and (word := WORD.search(text, max(found.start() - 8, 0), found.start())):
+            before = word.group()
+            if before in TITLES or (len(before) == 1 and before.isupper() and before != "I"):
+                continue
+        if found.end() < len(text):
+            ends.append(found.end())
+    return ends
+
+
+def _blocks(text: str) -> list[str]:
+    """A text in blocks of at most BLOCK_CHARACTERS, cut at the end of a sentence, else at a space, else anywhere."""
+    blocks, start = [], 0
+    while len(text) - start > limits.BLOCK_CHARACTERS:
+        block = text[start : start + limits.BLOCK_CHARACTERS]
+        at = (sentence_ends(block) or [0])[-1] or max(block.rfind(" "), 0) or len(block)
+        blocks.append(block[:at])
+        start += at
+    return [*blocks, text[start:]]
