@@ -1,0 +1,115 @@
+"""Write the data of a recipe in the formats that `triarch train` reads.
+
+    python recipes/prepare.py intents --data DIR --output work/data
+
+NAME is a recipe's: intents, sentiment, pos, entities, qa or books. DIR holds the public sources in folders of their
+names: clinc150 (https://github.com/clinc/oos-eval), sst2, ud_ewt (https://universaldependencies.org), wnut17
+(https://github.com/leondz/emerging_entities_17), squad2_dev_half and fairytaleqa, classic_books. What a preparation
+leaves out it says.
+"""
+
+import argparse
+import gzip
+import json
+import re
+import shutil
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+SQUAD = {"Immune_system": "validation", "Normans": "test", "Steam_engine": "test"}  # by article; the others train
+HELD_OUT_BOOKS = (
+    "Jane_Austen_Persuasion",
+    "H_G_Wells_The_Time_Machine",
+    "Lewis_Carroll_Through_the_Looking_Glass",
+)
+
+
+def intents(data: Path, output: Path) -> None:
+    """The 150 intents in scope; the sets of questions out of scope are left out."""
+    found = json.loads((data / "clinc150" / "data_full.json").read_text(encoding="utf-8"))
+    for theirs, ours in (("train", "train"), ("val", "validation"), ("test", "test")):
+        write(output / f"{ours}.jsonl", ({"text": text, "label": label} for text, label in found[theirs]))
+
+
+def sentiment(data: Path, output: Path) -> None:
+    for theirs, ours in (("train", "train"), ("dev", "validation"), ("test", "test")):
+        lines = (data / "sst2" / f"{theirs}.tsv").read_text(encoding="utf-8").splitlines()
+        pairs = (line.rsplit("\t", 1) for line in lines)
+        names = {"0": "negative", "1": "positive"}
+        write(output / f"{ours}.jsonl", ({"text": text, "label": names[label]} for text, label in pairs))
+
+
+def pos(data: Path, output: Path) -> None:
+    for theirs, ours in (("train", "train"), ("dev", "validation"), ("test", "test")):
+        shutil.copyfile(data / "ud_ewt" / f"en_ewt-ud-{theirs}.conllu", output / f"{ours}.conllu")
+
+
+def entities(data: Path, output: Path) -> None:
+    names = {"train": "wnut17train.conll", "validation": "emerging.dev.conll", "test": "emerging.test.annotated"}
+    for ours, theirs in names.items():
+        shutil.copyfile(data / "wnut17" / theirs, output / f"{ours}.conll")
+
+
+def qa(data: Path, output: Path) -> None:
+    """SQuAD by article, and the questions of FairytaleQA whose answer stands in the text."""
+    articles = json.loads((data / "squad2_dev_half" / "dev-v2.0.json").read_text(encoding="utf-8"))["data"]
+    titles = {article["title"] for article in articles}
+    if absent := SQUAD.keys() - titles:
+        sys.exit(f"prepare.py: squad2_dev_half has no {', '.join(sorted(absent))}; it has {', '.join(sorted(titles))}")
+    parts: dict[str, list[dict]] = {"train": [], "validation": [], "test": []}
+    for article in articles:
+        part = parts[SQUAD.get(article["title"], "train")]
+        for paragraph in article["paragraphs"]:
+            for asked in paragraph["qas"]:
+                answers = [{"text": a["text"], "start": a["answer_start"]} for a in asked["answers"]]
+                row = {"id": asked["id"], "question": asked["question"], "context": paragraph["context"]}
+                part.append(row | {"answers": answers})
+    for theirs, ours in (("train", "train"), ("val", "validation"), ("test", "test")):
+        kept, dropped = [], 0
+        with gzip.open(data / "fairytaleqa" / f"{theirs}.jsonl.gz", "rt", encoding="utf-8") as file:
+            for number, line in enumerate(file):
+                row = json.loads(line)
+                if row["span_start"] < 0:
+                    dropped += 1
+                    continue
+                answers = [{"text": row["span_text"], "start": row["span_start"]}]
+                named = {"id": f"fairytaleqa-{theirs}-{number}", "question": row["question"]}
+                kept.append(named | {"context": row["context"], "answers": answers})
+        print(f"fairytaleqa {theirs}: {len(kept)} kept, {dropped} without their answer in the text", file=sys.stderr)
+        if ours == "test":
+            write(output / "test-fairytaleqa.jsonl", kept)
+        else:
+            parts[ours] += kept
+    write(output / "train.jsonl", parts["train"])
+    write(output / "validation.jsonl", parts["validation"])
+    write(output / "test-squad.jsonl", parts["test"])
+
+
+def books(data: Path, output: Path) -> None:
+    """Each book as a text file, without the lines about it and the marks of Markdown; three are held out."""
+    for path in sorted((data / "classic_books" / "books").glob("*.md")):
+        text = path.read_text(encoding="utf-8").partition("-------")[2]
+        text = re.sub(r"^#+.*$", "", text, flags=re.MULTILINE).replace("_", "").replace("*", "")
+        folder = output / ("held-out" if path.stem in HELD_OUT_BOOKS else "train")
+        folder.mkdir(exist_ok=True)
+        (folder / f"{path.stem}.txt").write_text(text.strip() + "\n", encoding="utf-8")
+
+
+def write(path: Path, rows: Iterable[dict]) -> None:
+    with path.open("w", encoding="utf-8") as file:
+        file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+
+
+RECIPES = {made.__name__: made for made in (intents, sentiment, pos, entities, qa, books)}
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("name", choices=RECIPES, metavar="NAME", help=", ".join(RECIPES))
+    parser.add_argument("--data", type=Path, required=True, metavar="DIR")
+    parser.add_argument("--output", type=Path, default=Path("work/data"), metavar="DIR")
+    given = parser.parse_args()
+    folder = given.output / given.name
+    folder.mkdir(parents=True, exist_ok=True)
+    RECIPES[given.name](given.data, folder)
+    print(folder)

@@ -1,0 +1,186 @@
+"""Before and after the steps: a trial of one batch, the model's folder, its last measurements, report and card."""
+
+from __future__ import annotations
+
+import os
+import platform
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from triarch import __version__, checkpoint
+from triarch.errors import InvalidInput, TriarchError, show
+from triarch.layers import low_rank
+from triarch.training import card, learner, plan, report
+from triarch.training.data.rows import Rows
+from triarch.training.facts import Data, Facts, Mistakes
+from triarch.training.history import read as read_log
+from triarch.training.learner import Learner
+from triarch.training.plan import Plan
+from triarch.training.run import Run
+from triarch.training.settings import Settings
+
+# What a head of each kind is used for, by our names of tasks
+TASKS = {
+    "LabelScores": "text-classification",
+    "TokenScores": "token-classification",
+    "SpanScores": "question-answering",
+    "WordScores": "fill-mask",
+    "PretrainingScores": "fill-mask",
+    "FollowsScores": "next-sentence",
+    "Features": "embedding",
+}
+SHOWN_LABELS = 200  # a confusion matrix of more is no picture
+
+
+@contextmanager
+def workplace(output: str | None, dry_run: bool) -> Iterator[Path]:
+    """The run's folder, or for a trial one that is gone at the end. Raises TriarchError where it can't be made."""
+    if dry_run or output is None:
+        with tempfile.TemporaryDirectory(prefix="triarch-") as folder:
+            yield Path(folder)
+        return
+    path = Path(output)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise TriarchError(f"cannot make the folder {show(path)} ({error.strerror}); choose another output") from None
+    if not os.access(path, os.W_OK | os.X_OK):
+        raise TriarchError(f"cannot write into {show(path)} (permission denied); choose another output")
+    yield path
+
+
+def try_one(planned: Plan) -> dict[str, Any]:
+    """Loss and seconds of one batch, forward and backward; nothing is learned."""
+    settings = planned.settings
+    learning = Learner(planned.model, planned.objective, bfloat16=settings.precision == "bfloat16", note=planned.note)
+    planned.model.train()
+    epoch, indices = planned.order.at(0)
+    begin = time.perf_counter()
+    examples = [planned.train.draw(int(i), learner.drawing(settings.seed, epoch, int(i))) for i in indices]
+    found = learning.gradients(examples, (settings.seed, 0))
+    return {"first loss": found.loss, "first batch": f"{found.tokens:,} tokens in {time.perf_counter() - begin:.2f} s"}
+
+
+def finish(running: Run, folder: Path, test: Any = None) -> dict[str, Any]:
+    """Write the model, measure it, write report and card; returns what was measured."""
+    planned, settings = running.plan, running.settings
+    model, note = planned.model, planned.note
+    model.eval()
+    measured_on, metrics, outcomes = _last_measurement(running, test)
+    past = read_log(running.log_path)
+    facts = _facts(running, folder, past, measured_on, metrics)
+    if planned.objective.SCORES != "Features":  # of a sentence encoder's recipe, which this no longer is
+        model.sidecars = {name: data for name, data in model.sidecars.items() if name == "generation_config.json"}
+    if low_rank.wrapped(model):
+        assert settings.model is not None
+        checkpoint.save_adapter(model, folder, base=settings.model)
+    else:
+        checkpoint.save(model, folder)
+    report.write_report(folder, running.log_path, facts, _mistakes(planned, outcomes))
+    card.write_card(folder, facts)
+    note(f"model, card and report are in {folder}")
+    outcome: dict[str, Any] = {"output": str(folder), "steps": running.step, "seconds": round(running.seconds, 1)}
+    if running.best:
+        outcome["best step"] = running.best["step"]
+    return outcome | ({f"{measured_on.part} {name}": value for name, value in metrics.items()} if measured_on else {})
+
+
+def evaluate(settings: Settings, rows: Any, note: Callable[[str], None]) -> dict[str, float]:
+    """Metrics of a model as it is on data."""
+    if rows is None and not settings.data:
+        raise InvalidInput("there is no data; name files or folders to measure on")
+    with tempfile.TemporaryDirectory(prefix="triarch-") as folder:
+        made, data, _ = plan.material(settings, note, rows, None)
+        assert settings.model is not None
+        network = checkpoint.load(settings.model, scores=(made.SCORES,), dtype="float32", device=settings.device)
+        objective = plan.make_objective(settings, made, network)
+        if isinstance(data, Rows):
+            objective.prepare(data)
+        source = plan.source_of(data, objective, settings, Path(folder))
+        note(f"{objective.NAME} on {source.said}")
+        learning = Learner(
+            network, objective, bfloat16=settings.precision == "bfloat16", micro_tokens=settings.micro_tokens
+        )
+        return learning.measure(source.examples, settings.seed)[0]
+
+
+def _last_measurement(running: Run, test: Any) -> tuple[Data | None, dict[str, float], list[Any]]:
+    """On the test data if there are any, else on the validation data, of the model as it is kept."""
+    planned, settings = running.plan, running.settings
+    if test is not None or settings.test:
+        data = plan.tested(planned, test)
+        source = plan.source_of(data, planned.objective, settings, running.folder / "tokens" / "test")
+        part, names, examples, rows = "test", settings.test, source.examples, len(source.examples)
+    elif planned.validation is not None:
+        part, names, examples, rows = "validation", settings.validation or settings.data, planned.validation, 0
+        rows = len(planned.validation)
+    else:
+        return None, {}, []
+    planned.note(f"measuring on the {part} data")
+    metrics, outcomes = running.measure(examples)
+    return Data(_name(names), part, rows), metrics, outcomes
+
+
+def _facts(running: Run, folder: Path, past: Any, measured_on: Data | None, metrics: dict[str, float]) -> Facts:
+    planned, settings = running.plan, running.settings
+    base = settings.model if settings.model is not None and not os.path.isdir(settings.model) else None
+    started = f"the checkpoint {Path(settings.model).name}" if settings.model is not None else "fresh weights"
+    chosen = {name: value for name, value in asdict(settings).items() if value not in (None, [], {}, "")}
+    tokens = past.of_steps("tokens").values
+    return Facts(
+        name=folder.resolve().name,
+        objective=planned.objective.NAME,
+        architecture=planned.model.architecture,
+        base_model=base,
+        started=started,
+        task=TASKS.get(planned.objective.SCORES),
+        license=settings.licence,
+        library="peft" if planned.adapted else "transformers",
+        settings=chosen,
+        seed=settings.seed,
+        seconds=running.seconds,
+        steps=running.step,
+        tokens=int(np.nansum(tokens)) if len(tokens) else 0,
+        hardware={"processor": _processor(), "device": str(running.learner.device)},
+        software={"triarch": __version__, "torch": torch.__version__, "python": platform.python_version()},
+        data=(Data(_name(settings.data), "training", len(planned.train)),),
+        metric=planned.metric,
+        best_step=running.best.get("step"),
+        metrics=metrics,
+        measured_on=measured_on,
+    )
+
+
+def _mistakes(planned: Plan, outcomes: list[Any]) -> Mistakes:
+    chosen = planned.objective.choices(outcomes) if outcomes else None
+    if chosen is None:
+        return Mistakes()
+    labels = list(planned.model.config.id2label.values())
+    numbers = {name: number for number, name in enumerate(labels)}
+    table = np.zeros((len(labels), len(labels)), dtype=np.int64)
+    for right, said in zip(*chosen, strict=True):
+        table[numbers[right], numbers[said]] += 1
+    return Mistakes(tuple(labels), table)
+
+
+def _name(paths: list[str]) -> str:
+    return ", ".join(Path(path).name for path in paths) or "rows in memory"
+
+
+def _processor() -> str:
+    """The processor's name where the system tells it, and how many of its cores are used."""
+    name = platform.processor() or platform.machine()
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+        name = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), name)
+    except OSError:
+        pass
+    return f"{name}, {torch.get_num_threads()} threads"

@@ -1,0 +1,206 @@
+"""One update of the weights, and one measurement: what happens between a list of examples and a number.
+
+Shapes: B rows of a batch, T tokens.
+"""
+
+from __future__ import annotations
+
+import gc
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+from triarch.engine.batches import token_batches
+from triarch.errors import TriarchError
+from triarch.family import Network
+from triarch.objectives._base import Example, Objective
+
+MICRO_TOKENS = {"cpu": 1024, "cuda": 32_768}  # with padding; on a CPU larger pieces fall out of its caches
+CHUNK = 4096  # examples that a measurement sorts by length at a time
+MEASURING = 1 << 32  # in the place of the epoch: a measurement draws the same corruptions each time
+
+
+class NotFinite(TriarchError):
+    """A loss or a gradient is NaN or infinite. The weights are those before the step."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one update was."""
+
+    loss: float
+    losses: dict[str, float]  # each by its own name
+    grad_norm: float  # before clipping
+    tokens: int  # without padding
+
+
+class Learner:
+    """A model, what it learns, and the machine it learns on. Holds no optimizer: `gradients` leaves them in the model.
+
+    A batch is taken in pieces of at most `micro_tokens` tokens, rows of like length together, so hardly any padding is
+    computed. Each loss is divided by its count over the whole batch, so the gradient is that of the whole batch. When
+    the device has no memory for a piece, pieces are halved from then on, and the batch is the same.
+    """
+
+    def __init__(
+        self,
+        model: Network,
+        objective: Objective,
+        *,
+        bfloat16: bool = False,
+        micro_tokens: int | None = None,
+        note: Callable[[str], None] = lambda line: None,
+    ):
+        self.model, self.objective, self.bfloat16, self.note = model, objective, bfloat16, note
+        self.device = next(model.parameters()).device
+        self.micro_tokens = micro_tokens or MICRO_TOKENS.get(self.device.type, MICRO_TOKENS["cpu"])
+
+    def gradients(self, examples: Sequence[Example], seed: tuple[int, int]) -> Step:
+        """Gradients of the loss over all examples, in `.grad`; dropout is a function of `seed`.
+
+        Raises NotFinite for a loss that is not a number, TriarchError where not even one example fits in memory.
+        """
+        while True:
+            torch.manual_seed(mixed(*seed))
+            try:
+                return self._gradients(examples)
+            except RuntimeError as error:
+                if not _out_of_memory(error):
+                    raise
+            # Outside of the handler, which would keep the failed piece's tensors alive
+            self.model.zero_grad()
+            self._halve(examples)
+
+    def _gradients(self, examples: Sequence[Example]) -> Step:
+        batches = [self.objective.batch([examples[i] for i in piece]) for piece in self._pieces(examples)]
+        counts: dict[str, float] = {}
+        for batch in batches:
+            for name, count in batch.counts.items():
+                counts[name] = counts.get(name, 0.0) + count
+        sums = dict.fromkeys(counts, 0.0)
+        # One context for all pieces: it casts each weight once
+        with self._autocast():
+            for batch in batches:
+                placed = batch.to(self.device)
+                losses = self.objective.losses(self.objective.forward(self.model, placed), placed)
+                # A batch may hold nothing to learn of one kind, such as only windows without a word's first piece
+                terms = [loss / counts[name] for name, loss in losses.items() if counts[name]]
+                if terms:
+                    torch.stack(terms).sum().backward()
+                for name, loss in losses.items():
+                    sums[name] += float(loss.detach())
+        means = {name: sums[name] / counts[name] for name in sums if counts[name]}
+        if not all(map(math.isfinite, means.values())):
+            raise NotFinite(f"the loss is {means}")
+        return Step(sum(means.values()), means, 0.0, sum(example.length for example in examples))
+
+    def measure(
+        self,
+        source: Any,
+        seed: int,
+        done: Callable[[int], object] = lambda rows: None,
+    ) -> tuple[dict[str, float], list[Any]]:
+        """Loss and metrics over a source, in eval mode, and the outcomes that they are of: a few numbers a row."""
+        sums: dict[str, float] = {}
+        counts: dict[str, float] = {}
+        outcomes: list[Any] = []
+        with evaluating(self.model), torch.inference_mode(), self._autocast():
+            for start in range(0, len(source), CHUNK):
+                indices = range(start, min(start + CHUNK, len(source)))
+                examples = [source.draw(i, drawing(seed, MEASURING, i)) for i in indices]
+                order, found = [], []
+                for piece in self._pieces(examples):
+                    batch = self.objective.batch([examples[i] for i in piece]).to(self.device)
+                    scores = self.objective.forward(self.model, batch)
+                    for name, loss in self.objective.losses(scores, batch).items():
+                        sums[name] = sums.get(name, 0.0) + float(loss)
+                        counts[name] = counts.get(name, 0.0) + batch.counts[name]
+                    found += self.objective.outcomes(scores, batch)
+                    order += piece
+                    done(len(piece))
+                outcomes += [found[i] for i in np.argsort(order)]
+        losses = {name: sums[name] / counts[name] for name in sums if counts[name]}
+        parts = {f"{name}_loss": loss for name, loss in losses.items()} if len(losses) > 1 else {}
+        return {"loss": sum(losses.values())} | parts | self.objective.measure(outcomes), outcomes
+
+    def _pieces(self, examples: Sequence[Example]) -> list[list[int]]:
+        if self.objective.WHOLE:
+            return [list(range(len(examples)))]
+        return token_batches([example.length for example in examples], self.micro_tokens)
+
+    def _halve(self, examples: Sequence[Example]) -> None:
+        gc.collect()
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        longest = max(example.length for example in examples)
+        if self.objective.WHOLE or self.micro_tokens <= longest:
+            raise TriarchError(
+                "out of memory: not even one piece of the batch fits; ask for recompute, precision bfloat16, or a "
+                "smaller batch_size or max_tokens"
+            )
+        self.micro_tokens = max(self.micro_tokens // 2, longest)
+        self.note(f"out of memory: going on with {self.micro_tokens:,} tokens at once; the batch stays the same")
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16)
+
+
+def clip(parameters: list[nn.Parameter], longest: float | None) -> float:
+    """Scale gradients so that together their norm is at most `longest`; returns the norm before.
+
+    Raises NotFinite, naming the first parameter whose gradient is not a number, and changes nothing then.
+    """
+    held = [parameter for parameter in parameters if parameter.grad is not None]
+    norm = float(nn.utils.get_total_norm([p.grad for p in held if p.grad is not None]))
+    if not math.isfinite(norm):
+        raise NotFinite(f"the norm of the gradient is {norm}")
+    if longest is not None:
+        nn.utils.clip_grads_with_norm_(held, longest, torch.tensor(norm))
+    return norm
+
+
+def first_not_finite(model: nn.Module) -> str:
+    """The name of the first parameter whose gradient is not a number; empty if all are."""
+    grads = ((name, parameter.grad) for name, parameter in model.named_parameters())
+    return next((name for name, grad in grads if grad is not None and not grad.isfinite().all()), "")
+
+
+def mixed(*numbers: int) -> int:
+    """One seed of several numbers, far apart for neighbours."""
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0])
+
+
+def drawing(seed: int, epoch: int, index: int) -> np.random.Generator:
+    """What an example is corrupted with: a function of the seed, the epoch and the example alone."""
+    return np.random.default_rng((seed, epoch, index))
+
+
+def recompute_blocks(model: nn.Module) -> None:
+    """Keep only what goes into each block, and compute the rest again on the way back. Chen et al. 2016,
+    https://arxiv.org/abs/1604.06174"""
+    for blocks in (module for module in model.modules() if isinstance(module, nn.ModuleList)):
+        for block in blocks:
+            block.forward = partial(checkpoint, block.forward, use_reentrant=False)
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Eval mode, and whatever it was before at the end."""
+    before = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(before)
+
+
+def _out_of_memory(error: RuntimeError) -> bool:
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)  # the CPU's has no type
