@@ -3,6 +3,7 @@
 Shapes: B sequences, T tokens, D hidden size, V vocabulary, L labels, C choices.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -21,7 +22,7 @@ class Features(NamedTuple):
 class WordScores(NamedTuple):
     """A score for every word at every position."""
 
-    logits: Tensor  # (B, T, V)
+    logits: Tensor  # (B, T, V); or (N, V), of the positions that were asked for
 
 
 class FollowsScores(NamedTuple):
@@ -33,7 +34,7 @@ class FollowsScores(NamedTuple):
 class PretrainingScores(NamedTuple):
     """Words and next sentence together."""
 
-    prediction_logits: Tensor  # (B, T, V)
+    prediction_logits: Tensor  # (B, T, V); or (N, V), of the positions that were asked for
     seq_relationship_logits: Tensor  # (B, 2); class 0: the second segment follows the first
 
 
@@ -96,6 +97,7 @@ class Network(nn.Module):
     architecture: str  # the name of its head, as config.json has it
     processor: Any = None  # raw input -> dict of tensors, and back
     sidecars: dict[str, bytes]  # small files that lay beside the weights and are saved with them
+    fresh: Sequence[str] = ()  # our names of the parameters that loading started afresh
 
     def features(self, *args: Any, **kwargs: Any) -> Tensor:
         """Inputs -> (B, T, D), before any head."""

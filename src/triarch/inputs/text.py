@@ -4,6 +4,7 @@ Shapes: B sequences, T tokens. `Text` is a string, or the list of its words when
 of a token count characters of that string, or of its word.
 """
 
+import itertools
 import json
 import math
 import operator
@@ -185,6 +186,42 @@ class TextProcessor:
         if any(kept < min(size, 1) for kept, size in zip(keep, sizes, strict=True)):
             raise LimitExceeded(f"of {room} tokens the {side} text gets none, the other takes them all; cut that one")
         return self._truncated(first, second, keep, stride=0), sum(sizes) - sum(keep)
+
+    def frame(self, first: Sequence[int], second: Sequence[int] | None = None) -> tuple[list[int], list[int]]:
+        """Ids of one text or two, without special tokens -> ids with them, and the segment of each, as `encode` has it.
+
+        Nothing is cut: what is longer than the model stays so.
+        """
+        ids: list[int] = []
+        types: list[int] = []
+        for sequence, token, type_id in self._frames[second is not None]:
+            part = [token] if sequence is None else (first, second or ())[sequence]
+            ids += part
+            types += [type_id] * len(part)
+        return ids, types
+
+    @cached_property
+    def _frames(self) -> tuple[list[tuple[int | None, int, int]], list[tuple[int | None, int, int]]]:
+        """What stands around one text and around two: (0 or 1 for a text, else None; the special token; segment)."""
+        probes = itertools.chain(["a"], (self.decode([id_]) for id_ in self.ordinary_ids))
+        probe = next(text for text in probes if len(self.encode(text, special_tokens=False)))
+        size = len(self.encode(probe, special_tokens=False))
+        frames = []
+        for pair in (None, probe):
+            whole = self.encode(probe, pair)
+            inner = [i for i, special in enumerate(whole.special_tokens_mask) if not special]
+            heads = {inner[0]: 0} | ({} if pair is None else {inner[size]: 1})  # where a text begins, and which one
+            skipped = set(inner) - heads.keys()
+            columns = enumerate(zip(whole.ids, whole.type_ids, strict=True))
+            frames.append([(heads.get(i), *column) for i, column in columns if i not in skipped])
+        return frames[0], frames[1]
+
+    @cached_property
+    def ordinary_ids(self) -> list[int]:
+        """Ids of all tokens that are not special, ascending; what stands for an unknown word is special too."""
+        added = self._plain.get_added_tokens_decoder()
+        special = {id_ for id_, token in added.items() if token.special} | set(map(self.id, self._found.specials))
+        return [id_ for id_ in sorted(set(self._plain.get_vocab().values()) - special) if id_ < self.vocab_size]
 
     def collate(self, encodings: Sequence[Encoding]) -> dict[str, Tensor]:
         """int64 tensors (B, T), padded at the end; token_type_ids only where the model takes them."""

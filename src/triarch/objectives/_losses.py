@@ -1,0 +1,49 @@
+"""What the losses of several objectives are made of. Shapes: B sequences, T tokens, C classes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from triarch.objectives._base import IGNORED
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def padded_targets(rows: Sequence[Any]) -> Tensor:
+    """Classes of the tokens of each row -> (B, T) int64, IGNORED behind their ends."""
+    import torch
+
+    table = np.full((len(rows), max(map(len, rows))), IGNORED, np.int64)
+    for i, row in enumerate(rows):
+        table[i, : len(row)] = row
+    return torch.from_numpy(table)
+
+
+def cross_entropy(logits: Tensor, targets: Tensor, weight: Tensor | None = None, smoothing: float = 0.0) -> Tensor:
+    """The sum over targets (…) of logits (…, C), without the IGNORED ones."""
+    import torch.nn.functional as F
+
+    return F.cross_entropy(
+        wide(logits).flatten(0, -2),
+        targets.flatten(),
+        weight=weight,
+        ignore_index=IGNORED,
+        reduction="sum",
+        label_smoothing=smoothing,
+    )
+
+
+def wide(scores: Tensor) -> Tensor:
+    """At least float32: sums of many exponentials need it."""
+    import torch
+
+    return scores.to(torch.promote_types(scores.dtype, torch.float32))
+
+
+def rows(scores: Tensor) -> np.ndarray:
+    """Scores (B, …) as float32 on the CPU."""
+    return scores.float().cpu().numpy()

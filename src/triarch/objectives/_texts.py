@@ -1,0 +1,99 @@
+"""What objectives with one answer for a whole text, or a pair of texts, share.
+
+Shapes: B sequences, L labels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+
+import numpy as np
+
+from triarch.objectives._base import Batch, Example, Objective
+from triarch.objectives._losses import rows
+from triarch.objectives._windows import Long, Part, by_row, parts, text_in, windows
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class Outcome(NamedTuple):
+    part: Part
+    length: int
+    said: Any  # the answer; of a window the scores (L,), as windows have one answer together
+    right: Any
+
+
+@dataclass(kw_only=True)
+class TextObjective(Objective):
+    """Each window of a long text is an example. In measuring they have one answer, from their scores averaged by
+    length, as the task of the same head has it."""
+
+    SCORES: ClassVar[str] = "LabelScores"
+    FIELDS: ClassVar[tuple[str, ...]] = ("text", "text_pair?", "label")
+
+    long: Long = "window"  # a text longer than max_tokens is read in windows, cut, or refused
+    stride: int = 0  # tokens that neighbouring windows share
+    max_tokens: int | None = None  # of one window, special ones included; none: what the model takes
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._most = self.most_tokens(self.max_tokens)
+
+    def target(self, row: dict[str, Any]) -> Any:
+        """What is right for a row. Raises InvalidInput."""
+        raise NotImplementedError
+
+    def targets(self, found: list[Any]) -> tuple[Tensor, float]:
+        """The targets of a batch, and the count of its loss."""
+        raise NotImplementedError
+
+    def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def answer(self, scores: np.ndarray) -> Any:
+        """Scores (L,) -> the answer, in the manner of `target`."""
+        raise NotImplementedError
+
+    def score(self, right: list[Any], said: list[Any]) -> dict[str, float]:
+        """The metrics of all rows."""
+        raise NotImplementedError
+
+    def examples(self, row: dict[str, Any]) -> list[Example]:
+        text, pair = text_in(row, "text"), text_in(row, "text_pair") if row.get("text_pair") else None
+        target = self.target(row)
+        found = windows(self.processor, text, pair, self.long, most=self._most, stride=self.stride)
+        read = {"text": text, "text_pair": pair, "target": str(target)}
+        return [
+            Example(w.ids, w.type_ids, target, part) for w, part in zip(found, parts(read, len(found)), strict=True)
+        ]
+
+    def batch(self, examples: Sequence[Example]) -> Batch:
+        targets, count = self.targets([example.target for example in examples])
+        notes = [(example.note, example.length, example.target) for example in examples]
+        return Batch(self.padded(examples), {"label": targets}, {self.NAME: count}, notes)
+
+    def losses(self, scores: Any, batch: Batch) -> dict[str, Tensor]:
+        return {self.NAME: self.loss(scores.logits, batch.targets["label"])}
+
+    def outcomes(self, scores: Any, batch: Batch) -> list[Any]:
+        return [
+            Outcome(part, length, self.answer(row) if part.of == 1 else row.copy(), right)
+            for row, (part, length, right) in zip(rows(scores.logits), batch.notes, strict=True)
+        ]
+
+    def measure(self, outcomes: list[Any]) -> dict[str, float]:
+        return self.score(*self.answers(outcomes))
+
+    def answers(self, outcomes: list[Any]) -> tuple[list[Any], list[Any]]:
+        """Of each row what is right and what was said."""
+        found = by_row(outcomes)
+        return [windows[0].right for windows in found], [self._said(windows) for windows in found]
+
+    def _said(self, found: list[Outcome]) -> Any:
+        if found[0].part.of == 1:
+            return found[0].said
+        weights = [window.length for window in found]
+        return self.answer(np.average([window.said for window in found], axis=0, weights=weights))

@@ -1,0 +1,148 @@
+"""Learn from a larger model: its probabilities beside what the data says is right.
+
+Hinton et al. 2015, section 2, https://arxiv.org/abs/1503.02531: softened by a temperature, and times its square, so
+that the gradient keeps its size.
+
+Shapes: N choices that the loss is about, C classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+
+import numpy as np
+
+from triarch.errors import InvalidInput, Unsupported
+from triarch.objectives._base import IGNORED, Batch, Example, Objective, Passage
+from triarch.objectives._losses import wide
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from triarch.family import Network
+
+# What an objective is asked about itself; distillation is in all of it as the one that it wraps
+ASKED = ("SCORES", "READS", "FIELDS", "METRIC", "WHOLE", "PAIR", "CLASSES", "LABELS", "CONFIG")
+
+
+class Both(NamedTuple):
+    student: Any
+    teacher: Tensor  # logits (N, C)
+
+
+@dataclass(kw_only=True)
+class Distillation(Objective):
+    """Wraps another objective, whose scores are choices among classes: labels, tags, words.
+
+    The teacher sees the same ids, so it has to have the same vocabulary, and the same labels. One that tells two
+    segments apart, of a model that does not, sees both texts of a pair as the first.
+    """
+
+    GIVEN: ClassVar[tuple[str, ...]] = ("processor", "inner", "teacher")
+
+    inner: Objective
+    teacher: Network
+    alpha: float = 0.5  # the teacher's share of the loss; the rest is that of the data
+    temperature: float = 2.0  # what logits are divided by before they are compared
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.alpha <= 1:
+            raise InvalidInput(f"alpha is {self.alpha}, wanted a share of 0 to 1")
+        if not self.temperature > 0:
+            raise InvalidInput(f"temperature is {self.temperature}, wanted more than 0")
+        for name in ASKED:
+            setattr(self, name, getattr(self.inner, name))
+        if self.inner.CLASSES is None:
+            raise Unsupported(
+                f"{self.inner.NAME} is no choice among classes; there is nothing to compare with a teacher"
+            )
+        _check_teacher(self.teacher, self.inner)
+        self.teacher.eval().requires_grad_(False)
+
+    def prepare(self, rows: Iterable[dict[str, Any]]) -> None:
+        self.inner.prepare(rows)
+
+    def examples(self, row: dict[str, Any]) -> list[Example]:
+        return self.inner.examples(row)
+
+    def compose(
+        self, passages: Sequence[Passage], other: Callable[[], Sequence[Passage]], rng: np.random.Generator
+    ) -> Example:
+        return self.inner.compose(passages, other, rng)
+
+    @property
+    def room(self) -> int:
+        return self.inner.room
+
+    def draw(self, example: Example, rng: np.random.Generator) -> Example:
+        return self.inner.draw(example, rng)
+
+    def batch(self, examples: Sequence[Example]) -> Batch:
+        batch = self.inner.batch(examples)
+        return batch._replace(counts=batch.counts | {"distillation": float(self._chosen(batch).sum())})
+
+    def forward(self, model: Network, batch: Batch) -> Both:
+        import torch
+
+        student = self.inner.forward(model, batch)
+        teacher = self.teacher.to(batch.inputs["input_ids"].device)
+        inputs = batch.inputs
+        if not self.teacher.family.text.segments:
+            inputs = {name: tensor for name, tensor in inputs.items() if name != "token_type_ids"}
+        with torch.no_grad():
+            scores = self.inner.forward(teacher, batch._replace(inputs=inputs))
+        return Both(student, self._choices(scores, batch))
+
+    def losses(self, scores: Both, batch: Batch) -> dict[str, Tensor]:
+        import torch.nn.functional as F
+
+        student = self._choices(scores.student, batch) / self.temperature
+        teacher = scores.teacher / self.temperature
+        apart = F.kl_div(student.log_softmax(-1), teacher.log_softmax(-1), reduction="sum", log_target=True)
+        hard = {name: (1 - self.alpha) * loss for name, loss in self.inner.losses(scores.student, batch).items()}
+        return hard | {"distillation": self.alpha * self.temperature**2 * apart}
+
+    def outcomes(self, scores: Both, batch: Batch) -> list[Any]:
+        return self.inner.outcomes(scores.student, batch)
+
+    def measure(self, outcomes: list[Any]) -> dict[str, float]:
+        return self.inner.measure(outcomes)
+
+    def choices(self, outcomes: list[Any]) -> tuple[list[str], list[str]] | None:
+        return self.inner.choices(outcomes)
+
+    def _chosen(self, batch: Batch) -> Tensor:
+        assert self.inner.CLASSES is not None
+        return batch.targets[self.inner.CLASSES] != IGNORED
+
+    def _choices(self, scores: Any, batch: Batch) -> Tensor:
+        """(N, C): the logits that the inner loss is about."""
+        chosen = self._chosen(batch)
+        picked = scores.logits.ndim == 2 and chosen.ndim == 2  # words come picked already
+        return wide(scores.logits if picked else scores.logits[chosen])
+
+
+def _check_teacher(teacher: Network, inner: Objective) -> None:
+    """Raises InvalidInput for another vocabulary, Unsupported for another head, or other labels."""
+    from triarch.models import scores
+
+    kind = scores(type(teacher.head)).__name__
+    if kind != inner.SCORES:
+        raise Unsupported(f"the teacher gives {kind}, {inner.NAME} needs {inner.SCORES}; choose another teacher")
+    if teacher.processor is not None:
+        ours, theirs = inner.processor.tokenizer.get_vocab(), teacher.processor.tokenizer.get_vocab()
+        if ours != theirs:
+            raise InvalidInput(
+                f"the teacher's vocabulary of {len(theirs):,} tokens is not the model's of {len(ours):,}; choose a "
+                "teacher with the same"
+            )
+    if inner.LABELS:
+        names = list(teacher.config.id2label.values())
+        wanted = list(getattr(inner, "labels"))  # noqa: B009 - each objective with LABELS has them
+        if names != wanted:
+            raise InvalidInput(
+                f"the teacher's labels are {names[:5]}, the objective's {wanted[:5]}; give labels in its order"
+            )
