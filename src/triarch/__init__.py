@@ -5,6 +5,7 @@
     answer = triarch.pipeline("question-answering", model="folder-or-repo-id")
     model = triarch.load("folder-or-repo-id")
     triarch.save(model, "folder")
+    triarch.train("reviews.csv", model="folder-or-repo-id", output="folder")
 
 Importing this module takes no time: torch is imported on first use.
 """
@@ -17,12 +18,21 @@ if TYPE_CHECKING:
     from triarch.checkpoint import save as save
     from triarch.errors import TriarchError as TriarchError
     from triarch.tasks import pipeline as pipeline
+    from triarch.training import evaluate as evaluate
+    from triarch.training import train as train
 
 __version__ = "0.1.0"
 
-_HOMES = {"load": "checkpoint", "save": "checkpoint", "pipeline": "tasks", "TriarchError": "errors"}
+_HOMES = {
+    "TriarchError": "errors",
+    "evaluate": "training",
+    "load": "checkpoint",
+    "pipeline": "tasks",
+    "save": "checkpoint",
+    "train": "training",
+}
 
-__all__ = ["TriarchError", "__version__", "load", "pipeline", "save"]
+__all__ = ["TriarchError", "__version__", "evaluate", "load", "pipeline", "save", "train"]
 
 
 def __getattr__(name: str) -> Any:
