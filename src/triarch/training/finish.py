@@ -104,7 +104,7 @@ def evaluate(settings: Settings, rows: Any, note: Callable[[str], None]) -> dict
         objective = plan.make_objective(settings, made, network)
         if isinstance(data, Rows):
             objective.prepare(data)
-        source = plan.source_of(data, objective, settings, Path(folder))
+        source = plan.source_of(data, objective, settings, Path(folder), note)
         note(f"{objective.NAME} on {source.said}")
         learning = Learner(
             network, objective, bfloat16=settings.precision == "bfloat16", micro_tokens=settings.micro_tokens
@@ -117,7 +117,7 @@ def _last_measurement(running: Run, test: Any) -> tuple[Data | None, dict[str, f
     planned, settings = running.plan, running.settings
     if test is not None or settings.test:
         data = plan.tested(planned, test)
-        source = plan.source_of(data, planned.objective, settings, running.folder / "tokens" / "test")
+        source = plan.source_of(data, planned.objective, settings, running.folder / "tokens" / "test", planned.note)
         part, names, examples, rows = "test", settings.test, source.examples, len(source.examples)
     elif planned.validation is not None:
         part, names, examples, rows = "validation", settings.validation or settings.data, planned.validation, 0

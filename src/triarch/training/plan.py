@@ -100,8 +100,8 @@ def prepare(
     if isinstance(data, Rows):
         objective.prepare(data)
     stores = folder / "training" / "tokens"
-    source = source_of(data, objective, settings, stores / "train")
-    measured = None if held is None else source_of(held, objective, settings, stores / "validation")
+    source = source_of(data, objective, settings, stores / "train", note)
+    measured = None if held is None else source_of(held, objective, settings, stores / "validation", note)
     network.config.extra.update(objective.CONFIG)
     if settings.dropout is not None:
         set_dropout(network, settings.dropout)
@@ -252,38 +252,39 @@ def _own_order(model: str, labels: list[str]) -> list[str]:
     return own if sorted(own) == sorted(labels) else labels
 
 
-def source_of(material: Material, objective: Objective, settings: Settings, folder: Path) -> Source:
-    """Examples of an objective; running text goes through a store of tokens in `folder`."""
+def source_of(material: Material, objective: Objective, settings: Settings, folder: Path, note: Note) -> Source:
+    """Examples of an objective; running text goes through a store of tokens in `folder`.
+
+    Rows that the objective can't use are refused together, or left out and reported, as `on_bad_row` has it.
+    """
+    policy = settings.on_bad_row
     if objective.READS == DOCUMENTS:
+        columns = settings.columns if isinstance(material, list) else None
         store = TokenStore.build(
-            material, objective.processor, folder, format=settings.format, on_bad_row=settings.on_bad_row
+            material, objective.processor, folder, format=settings.format, columns=columns, on_bad_row=policy
         )
-        header = store.header
-        return Source(
-            Passages(store, objective),
-            place=lambda index: f"passage {index}",
-            said=f"{header['documents']:,} documents, {header['sentences']:,} sentences, {header['tokens']:,} tokens",
-            fingerprint=header["fingerprint"],
-        )
+        passages, counts = Passages(store, objective), store.header
+        said = f"{counts['documents']:,} documents, {counts['sentences']:,} sentences, {counts['tokens']:,} tokens"
+        return Source(passages, passages.place, said, store.fingerprint)
     assert isinstance(material, Rows)
-    rows = material
-    examples: list[Example] = []
+    rows, examples, bad = material, [], []
     origin: list[int] = []
     for i, row in enumerate(rows):
         try:
             found = objective.examples(row)
         except InvalidInput as error:
-            error.args = (f"{rows.place(i)}: {error}",)
-            raise
+            bad.append(f"{rows.place(i)}: {error}")
+            continue
         examples += found
         origin += [i] * len(found)
+    if bad:
+        listed = "; ".join(bad[:3]) + (f"; and {len(bad) - 3:,} more" if len(bad) > 3 else "")
+        if policy == "refuse" or not examples:
+            raise InvalidInput(f"{len(bad):,} of {len(rows):,} rows cannot be used: {listed}")
+        note(f"{len(bad):,} of {len(rows):,} rows left out: {listed}")
     made = Examples(examples, objective)
-    return Source(
-        made,
-        place=lambda index: rows.place(origin[index]),
-        said=f"{len(rows):,} rows, {len(examples):,} examples, {int(made.lengths.sum()):,} tokens",
-        fingerprint=_digest_examples(examples),
-    )
+    said = f"{len(rows) - len(bad):,} rows, {len(made):,} examples, {int(made.lengths.sum()):,} tokens"
+    return Source(made, lambda index: rows.place(origin[index]), said, _digest_examples(examples))
 
 
 def _adapt(network: Network, settings: Settings) -> list[str]:
@@ -295,9 +296,8 @@ def _adapt(network: Network, settings: Settings) -> list[str]:
     names = low_rank.wrap(network, targets, rank=settings.lora, alpha=alpha, dropout=settings.lora_dropout)
     if settings.precision == "bfloat16":
         # Autocast would cast them at each use; what is saved of them comes from the checkpoint, not from here
-        for module in network.modules():
-            if isinstance(module, nn.Linear) and not module.weight.requires_grad:
-                module.to(torch.bfloat16)
+        for layer in low_rank.wrapped(network).values():
+            layer.linear.to(torch.bfloat16)
     return names
 
 
