@@ -10,13 +10,24 @@ import torch
 
 from triarch import hub, limits
 from triarch.config import Config
-from triarch.errors import CorruptFile, InvalidInput, LimitExceeded, TriarchError, UnsafeFile, Unsupported, show
-from triarch.family import Network
+from triarch.errors import (
+    CorruptFile,
+    InvalidInput,
+    LimitExceeded,
+    NotFound,
+    TriarchError,
+    UnsafeFile,
+    Unsupported,
+    show,
+)
+from triarch.family import Network, TextFormat
 from triarch.files import PLAIN_NAME, Folder, replacing, write_text
 from triarch.inputs.text import TextProcessor, load_text
+from triarch.layers import low_rank
 from triarch.models import Family, family
 from triarch.models import scores as scores_of
-from triarch.weights import files, table
+from triarch.weights import adapters, files, table
+from triarch.weights.adapters import Adapter
 from triarch.weights.stored import Entry
 
 DTYPES = {
@@ -29,6 +40,7 @@ DTYPES = {
 # Beside the weights, kept and saved as they are; the folders of modules.json come on top
 SIDECARS = ("generation_config.json", "modules.json", "config_sentence_transformers.json", "sentence_bert_config.json")
 MODULE_FILES = ("config.json", "model.safetensors")
+ADAPTERS = 4  # one upon the other; a longer chain goes in a circle
 
 
 def load(
@@ -41,29 +53,84 @@ def load(
     revision: str | None = None,
     new_head: bool = False,
     labels: list[str] | None = None,
+    base: str | os.PathLike[str] | None = None,
 ) -> Network:
     """Load a checkpoint in eval mode: a folder, or a repo id from the hub or its cache.
 
     `head` is an architecture by the name config.json would give it; without it, the checkpoint's own, or one that gives
-    any of `scores` (types of `family.py`) and whose weights the file holds. `new_head=True` starts a head afresh on a
-    trunk that lacks it, with one class for each of `labels`. `dtype` "auto" is what the config says, else what the file
-    holds.
+    any of `scores` (types of `family.py`) and whose weights the file holds. `new_head=True` takes the first head of the
+    family that gives them where the file holds none, and starts afresh what the head needs and the file lacks, or has
+    for another number of `labels`; the model's `fresh` lists it. `dtype` "auto" is what the config says, else what the
+    file holds.
+
+    A folder with a low-rank adapter gives the model it was trained on with the adapter's weights merged in. That model
+    is `base`, or the one that adapter_config.json names: a folder inside the adapter's, an absolute path, or a repo id.
 
     Raises NotFound, Offline, CorruptFile, UnsafeFile, Unsupported, InvalidInput and CheckpointMismatch.
     """
     folder = hub.find(model, revision)
-    raw, kind = describe(folder)
+    chain, bottom = _chain(folder, base)
+    raw, kind = _described(chain, bottom)
     if labels is not None:
         raw = raw | label_tables(labels)
     config = kind.config(raw)
-    entries = table.spell(kind.weights, files.entries(folder))
-    architecture = head or choose_head(kind, config, entries, scores)
+    entries = table.spell(kind.weights, files.entries(bottom))
+    for _, adapter in reversed(chain):
+        entries = adapters.merged(adapter, entries, kind.weights)
+    architecture = head or choose_head(kind, config, entries, scores, new_head=new_head)
     network = kind.outline(config, architecture)
+    for _, adapter in chain:
+        adapters.check_tied(adapter, network, kind.weights, entries)
+    if new_head:
+        own = own_head(kind, config)
+        strange = borrowed(kind, config, architecture, own) if own in kind.heads else set()
+        entries = {name: entry for name, entry in entries.items() if name not in strange}
     place = pick_device(device)
     table.load(network, kind.weights, entries, dtype=pick_dtype(dtype, raw, entries), device=place, new_head=new_head)
-    network.processor = load_processor(folder, kind, config)
-    network.sidecars = sidecars_of(folder)
+    sources = [*(source for source, _ in chain), bottom]  # what lies beside an adapter goes before what its base has
+    found = (load_processor(source, kind, config) for source in sources)
+    network.processor = next((processor for processor in found if processor is not None), None)
+    network.sidecars = {}
+    for source in reversed(sources):
+        network.sidecars |= sidecars_of(source)
     return network
+
+
+def _chain(folder: Folder, base: str | os.PathLike[str] | None) -> tuple[list[tuple[Folder, Adapter]], Folder]:
+    """The adapters that lie one upon the other, the last one first, and the folder of the model at the bottom.
+
+    `base` is that of the first one, in place of what its file names.
+    """
+    if base is not None and not adapters.present(folder):
+        raise InvalidInput(f"{folder} holds no {adapters.CONFIG}, so it has no other base; leave base out")
+    chain: list[tuple[Folder, Adapter]] = []
+    bottom = folder
+    while adapters.present(bottom):
+        if len(chain) == ADAPTERS:
+            raise LimitExceeded(f"{folder} is an adapter on over {ADAPTERS - 1} others, or on itself; name its base=")
+        adapter = adapters.read(bottom)
+        chain.append((bottom, adapter))
+        if base is not None and len(chain) == 1:
+            bottom = hub.find(base)
+        else:
+            bottom = hub.find(adapters.base_of(bottom, adapter), adapter.revision)
+    return chain, bottom
+
+
+def _described(chain: list[tuple[Folder, Adapter]], bottom: Folder) -> tuple[dict[str, Any], Family]:
+    """The config.json of the last adapter that has one, else of the model, with the head that the adapter names."""
+    for folder, adapter in chain:
+        if folder.has("config.json"):
+            return describe(folder)
+        if adapter.architecture or adapter.task:
+            raw, kind = describe(bottom)
+            scores = next((scores for scores, task in adapters.TASKS.items() if task == adapter.task), None)
+            if adapter.architecture in kind.heads:
+                raw = raw | {"architectures": [adapter.architecture]}
+            elif scores is not None and scores_of(kind.head(own_head(kind, kind.config(raw)))).__name__ != scores:
+                raw = raw | {"architectures": [architecture_for(kind, scores)]}
+            return raw, kind
+    return describe(bottom)
 
 
 def load_processor(folder: Folder, kind: Family, config: Any) -> TextProcessor | None:
@@ -84,33 +151,86 @@ def describe(folder: Folder) -> tuple[dict[str, Any], Family]:
     return raw, family(model_type)
 
 
-def choose_head(kind: Family, config: Config, entries: dict[str, Entry], wanted: Sequence[str] = ()) -> str:
-    """The checkpoint's own head, or another of the family that gives the `wanted` scores and has its weights there.
+def load_tokenizer(
+    model: str | os.PathLike[str], *, family_name: str | None = None, revision: str | None = None
+) -> TextProcessor:
+    """What reads and writes the text of a checkpoint, or of a folder that holds a tokenizer and nothing else.
 
-    Raises Unsupported when there is none.
+    The family, which config.json names otherwise, has to be given for a bare vocabulary such as vocab.txt. Raises what
+    `load_text` raises, and NotFound where there is no tokenizer.
     """
+    folder = hub.find(model, revision)
+    if folder.has("config.json") and family_name is None:
+        raw, kind = describe(folder)
+        processor = load_processor(folder, kind, kind.config(raw))
+    else:
+        alone = TextFormat(single="$A", pair="$A $B", specials={})  # tokenizer.json says the rest
+        text_format = (family(family_name).text if family_name else None) or alone
+        if text_format is alone and not folder.has("tokenizer.json"):
+            raise NotFound(f"{folder} has no tokenizer.json and no config.json; say which family its vocabulary is of")
+        processor = load_text(folder, text_format, vocab_size=limits.VOCABULARY, max_tokens=limits.POSITIONS)
+        if processor is not None:
+            processor.vocab_size = max(processor.tokenizer.get_vocab().values()) + 1
+            inputs = processor.config.get("model_input_names")
+            processor.segments |= isinstance(inputs, list) and "token_type_ids" in inputs
+    if processor is None:
+        raise NotFound(f"{folder} holds no tokenizer; wanted tokenizer.json, or a vocabulary")
+    return processor
+
+
+def own_head(kind: Family, config: Config) -> str:
+    """The head that config.json names, of whatever library; the trunk alone where it names none."""
     own = config.extra.get("architectures") or []
     if not isinstance(own, list) or not all(isinstance(name, str) for name in own):
         raise InvalidInput("config architectures is not a list of names; mend config.json")
-    first = own[0] if own else next(iter(kind.heads))
+    return own[0] if own else next(iter(kind.heads))
+
+
+def architecture_for(kind: Family, scores: str) -> str:
+    """The first head of a family that gives these scores, by the names of `family.py`. Raises Unsupported for none."""
+    given = {architecture: scores_of(head).__name__ for architecture, head in kind.heads.items()}
+    for architecture, gives in given.items():
+        if gives == scores:
+            return architecture
+    known = ", ".join(dict.fromkeys(given.values()))
+    raise Unsupported(f"{kind.model_type} has no head that gives {show(scores)}; its heads give {known}")
+
+
+def choose_head(
+    kind: Family, config: Config, entries: dict[str, Entry], wanted: Sequence[str] = (), *, new_head: bool = False
+) -> str:
+    """The checkpoint's own head, or another of the family that gives the `wanted` scores and has its weights there.
+
+    With `new_head`, else the first of the family that gives the first of them. Raises Unsupported when there is none.
+    """
+    first = own_head(kind, config)
+    if new_head and wanted and first not in kind.heads:
+        return architecture_for(kind, wanted[0])
     if not wanted or scores_of(kind.head(first)).__name__ in wanted:
         return first
     for name, head in kind.heads.items():
         held = scores_of(head).__name__ in wanted and entries.keys() >= set(_head_weights(kind, config, name).values())
         if held and not borrows(kind, config, name, first):
             return name
+    if new_head:
+        return architecture_for(kind, wanted[0])
     raise Unsupported(
         f"{first} has no head that gives {' or '.join(wanted)}; choose another checkpoint, or train a head"
     )
 
 
 def borrows(kind: Family, config: Config, name: str, own: str) -> bool:
-    """Whether a head would read weights of the checkpoint's own under another meaning.
+    """Whether a head would read weights of the checkpoint's own under another meaning."""
+    return bool(borrowed(kind, config, name, own))
+
+
+def borrowed(kind: Family, config: Config, name: str, own: str) -> set[str]:
+    """The weights of the checkpoint's own head that another would read under another meaning.
 
     A classifier of sequences and one of tokens have weights of the same names and shapes.
     """
     needed, used = (_head_weights(kind, config, architecture) for architecture in (name, own))
-    return any(used.get(ours) != theirs and theirs in used.values() for ours, theirs in needed.items())
+    return {theirs for ours, theirs in needed.items() if used.get(ours) != theirs and theirs in used.values()}
 
 
 def _head_weights(kind: Family, config: Config, architecture: str) -> dict[str, str]:
@@ -182,10 +302,55 @@ def sidecars_of(folder: Folder) -> dict[str, bytes]:
 def save(model: Network, folder: str | os.PathLike[str], *, shard_bytes: int = 5_000_000_000) -> None:
     """Write a folder that the reference library opens unchanged: config, weights, tokenizer and what lay beside.
 
-    Each file appears whole or not at all, the config last. Raises TriarchError when the folder cannot be written.
+    Each file appears whole or not at all, the config last. Raises TriarchError when the folder cannot be written,
+    InvalidInput for a model whose low-rank adapters are not merged.
     """
+    _check_model(model)
+    if low_rank.wrapped(model):
+        raise InvalidInput("the model has low-rank adapters; merge them first, or use save_adapter")
+    path = _made(folder, model)
+    tensors = table.export(model, model.family.weights)
+    files.write(tensors, path, shard_bytes)
+    _write_beside(model, path)
+
+
+def save_adapter(model: Network, folder: str | os.PathLike[str], *, base: str | os.PathLike[str]) -> None:
+    """Write the low-rank adapters and the head of a model that `low_rank.wrap` has wrapped, in the format of peft.
+
+    `base` is the model that they were trained on, a repo id or a folder; of a folder the absolute path is kept. With
+    config.json and the tokenizer beside, `load` needs nothing else. Raises InvalidInput for a model without adapters.
+    """
+    _check_model(model)
+    layers = low_rank.wrapped(model)
+    kinds = {(layer.rank, layer.alpha, layer.dropout.p, layer.rslora) for layer in layers.values()}
+    if len(kinds) != 1:
+        raise InvalidInput(
+            f"the model has {len(kinds) or 'no'} kinds of low-rank adapters, wanted one; wrap() it first"
+        )
+    rank, alpha, dropout, rslora = kinds.pop()
+    name = os.fsdecode(base)
+    settings = adapters.Settings(
+        rank=rank,
+        alpha=alpha,
+        dropout=dropout,
+        rslora=rslora,
+        base=os.path.abspath(name) if os.path.isdir(name) else name,
+        scores=scores_of(type(model.head)).__name__,
+        architecture=model.architecture,
+    )
+    factors = {name: (layer.a.detach(), layer.b.detach()) for name, layer in layers.items()}
+    path = _made(folder, model)
+    adapters.write(model, factors, settings, model.family.weights, path)
+    _write_beside(model, path)
+
+
+def _check_model(model: object) -> None:
     if not isinstance(model, Network):
         raise InvalidInput(f"model is {type(model).__name__}, wanted one that load() or build() gave")
+
+
+def _made(folder: str | os.PathLike[str], model: Network) -> Path:
+    """The folder, which is made where it is not there, and those of the sidecars."""
     path = Path(folder)
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -193,14 +358,17 @@ def save(model: Network, folder: str | os.PathLike[str], *, shard_bytes: int = 5
             (path / name).parent.mkdir(exist_ok=True)
     except OSError as error:
         raise TriarchError(f"cannot make the folder {show(path)} ({error.strerror}); choose another") from None
-    tensors = table.export(model, model.family.weights)
-    files.write(tensors, path, shard_bytes)
+    return path
+
+
+def _write_beside(model: Network, path: Path) -> None:
+    """Everything but the weights, the config last."""
     for name, data in model.sidecars.items():
         with replacing(path / name) as temporary:
             temporary.write_bytes(data)
     if model.processor is not None:
         model.processor.save(path)
-    dtype = next(t.dtype for t in tensors.values() if t.is_floating_point())
+    dtype = next(t.dtype for t in model.parameters() if t.is_floating_point())
     raw = {key: value for key, value in model.config.to_hf().items() if key != "dtype"}
     raw |= {
         "architectures": [model.architecture],

@@ -61,6 +61,11 @@ class Layout:
                 return replace(row, name=_fill(row.name, hit.groups()))
         raise AssertionError(f"no row in the table names the parameter {ours}")
 
+    def stored(self, theirs: str) -> Stored | None:
+        """The row of a name in a checkpoint, by the table's spelling; None if the table does not speak of it."""
+        rows = (row for row in self._stored.values() if _pattern(row.name).fullmatch(theirs))
+        return next((replace(row, name=theirs) for row in rows), None)
+
     def ignores(self, theirs: str) -> bool:
         return bool(self._passed_over.fullmatch(theirs))
 
@@ -135,20 +140,25 @@ def load(
     """Fill `model`, which was built on the meta device, with the tensors of a checkpoint, by the table's spelling.
 
     Every tensor is read straight into the memory it will live in. What belongs to other heads of the family is left
-    unread; with `new_head`, what a head needs and the checkpoint lacks is initialized. Raises CheckpointMismatch with
-    all differences at once, before anything is read.
+    unread; with `new_head`, what a head needs and the checkpoint lacks, or has in another shape, is initialized, and
+    `model.fresh` says what. Raises CheckpointMismatch with all differences at once, before anything is read.
     """
     _leave_out_optional(model, layout, entries)
     ours = parameters(model)
     rows = {name: layout.find(name) for name in ours}
     rows |= {name: replace(row, name=row.copy) for name, row in rows.items() if row.copy in entries}
-    fresh = [name for name, row in rows.items() if row.name not in entries and new_head and name.startswith("head.")]
+
+    def held(name: str) -> bool:
+        entry = entries.get(rows[name].name)
+        return entry is not None and rows[name].shape(entry.shape) == tuple(ours[name].shape)
+
+    fresh = [name for name in rows if new_head and name.startswith("head.") and not held(name)]
     missing = [row.name for name, row in rows.items() if row.name not in entries and name not in fresh]
     left = entries.keys() - {row.name for row in rows.values()}
     unexpected = sorted(name for name in left if not layout.unread(name))
     misshaped = []
     for name, row in rows.items():
-        if row.name in entries:
+        if row.name in entries and name not in fresh:
             entry, wanted = entries[row.name], tuple(ours[name].shape)
             if row.shape(entry.shape) != wanted:
                 misshaped.append(f"{row.name}: found {[*row.shape(entry.shape)]}, config asks {[*wanted]}")
@@ -159,6 +169,7 @@ def load(
         advice = "pass new_head=True to start its head afresh" if headless else "check that config and weights belong"
         raise CheckpointMismatch(model.architecture, missing, unexpected, misshaped, advice)
 
+    model.fresh = fresh
     owners = _owners(model)
     for name in fresh:
         _put(owners[id(ours[name])], torch.empty_like(ours[name], dtype=dtype, device=device))
