@@ -8,7 +8,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from triarch.layers import low_rank
 from triarch.training import card, learner, plan, report
 from triarch.training.data.rows import Rows
 from triarch.training.facts import Data, Facts, Mistakes
+from triarch.training.history import History
 from triarch.training.history import read as read_log
 from triarch.training.learner import Learner
 from triarch.training.plan import Plan
@@ -129,34 +130,49 @@ def _last_measurement(running: Run, test: Any) -> tuple[Data | None, dict[str, f
     return Data(_name(names), part, rows), metrics, outcomes
 
 
-def _facts(running: Run, folder: Path, past: Any, measured_on: Data | None, metrics: dict[str, float]) -> Facts:
-    planned, settings = running.plan, running.settings
+def _facts(running: Run, folder: Path, past: History, measured_on: Data | None, metrics: dict[str, float]) -> Facts:
+    planned, settings, about = running.plan, running.settings, running.settings.about
     base = settings.model if settings.model is not None and not os.path.isdir(settings.model) else None
-    started = f"the checkpoint {Path(settings.model).name}" if settings.model is not None else "fresh weights"
+    started = "fresh weights" if settings.model is None else f"the checkpoint {Path(settings.model).name}"
     chosen = {name: value for name, value in asdict(settings).items() if value not in (None, [], {}, "")}
+    for name in ("data", "validation", "test", "model", "teacher", "tokenizer", "output"):  # what is where is private
+        if name in chosen:
+            value = chosen[name]
+            chosen[name] = _name(value) if isinstance(value, list) else _file_name(value)
     tokens = past.of_steps("tokens").values
+    source, licence = about.get("data_source", ""), about.get("data_licence")
+    name = about.get("data", _name(settings.data))
+    if measured_on is not None:
+        measured_on = replace(measured_on, name=about.get("data", measured_on.name), license=licence)
     return Facts(
-        name=folder.resolve().name,
+        name=about.get("name", folder.resolve().name),
         objective=planned.objective.NAME,
         architecture=planned.model.architecture,
         base_model=base,
+        base_license=about.get("base_licence"),
         started=started,
         task=TASKS.get(planned.objective.SCORES),
+        languages=(about["language"],) if "language" in about else (),
         license=settings.licence,
         library="peft" if planned.adapted else "transformers",
-        settings=chosen,
+        settings=chosen | {"about": {}},
         seed=settings.seed,
         seconds=running.seconds,
         steps=running.step,
         tokens=int(np.nansum(tokens)) if len(tokens) else 0,
         hardware={"processor": _processor(), "device": str(running.learner.device)},
         software={"triarch": __version__, "torch": torch.__version__, "python": platform.python_version()},
-        data=(Data(_name(settings.data), "training", len(planned.train)),),
+        data=(Data(name, "training", len(planned.train), license=licence, note=source),),
         metric=planned.metric,
         best_step=running.best.get("step"),
         metrics=metrics,
         measured_on=measured_on,
     )
+
+
+def _file_name(path: str) -> str:
+    """The last part of a path; a repo id whole."""
+    return Path(path).name if os.path.exists(path) else path
 
 
 def _mistakes(planned: Plan, outcomes: list[Any]) -> Mistakes:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -26,6 +26,8 @@ from triarch.objectives._base import Example, Objective
 MICRO_TOKENS = {"cpu": 1024, "cuda": 32_768}  # with padding; on a CPU larger pieces fall out of its caches
 CHUNK = 4096  # examples that a measurement sorts by length at a time
 MEASURING = 1 << 32  # in the place of the epoch: a measurement draws the same corruptions each time
+
+Result = TypeVar("Result")
 
 
 class NotFinite(TriarchError):
@@ -57,9 +59,11 @@ class Learner:
         *,
         bfloat16: bool = False,
         micro_tokens: int | None = None,
+        whole: int = 32,
         note: Callable[[str], None] = lambda line: None,
     ):
-        self.model, self.objective, self.bfloat16, self.note = model, objective, bfloat16, note
+        """`whole`: rows of a batch in measuring, where they depend on each other."""
+        self.model, self.objective, self.bfloat16, self.whole, self.note = model, objective, bfloat16, whole, note
         self.device = next(model.parameters()).device
         self.micro_tokens = micro_tokens or MICRO_TOKENS.get(self.device.type, MICRO_TOKENS["cpu"])
 
@@ -68,10 +72,13 @@ class Learner:
 
         Raises NotFinite for a loss that is not a number, TriarchError where not even one example fits in memory.
         """
+        return self._within_memory(partial(self._gradients, examples, seed), examples)
+
+    def _within_memory(self, work: Callable[[], Result], examples: Sequence[Example]) -> Result:
+        """What `work` gives; again in smaller pieces each time that the device has no memory for one."""
         while True:
-            torch.manual_seed(mixed(*seed))
             try:
-                return self._gradients(examples)
+                return work()
             except RuntimeError as error:
                 if not _out_of_memory(error):
                     raise
@@ -79,7 +86,8 @@ class Learner:
             self.model.zero_grad()
             self._halve(examples)
 
-    def _gradients(self, examples: Sequence[Example]) -> Step:
+    def _gradients(self, examples: Sequence[Example], seed: tuple[int, int]) -> Step:
+        torch.manual_seed(mixed(*seed))
         batches = [self.objective.batch([examples[i] for i in piece]) for piece in self._pieces(examples)]
         counts: dict[str, float] = {}
         for batch in batches:
@@ -108,28 +116,54 @@ class Learner:
         seed: int,
         done: Callable[[int], object] = lambda rows: None,
     ) -> tuple[dict[str, float], list[Any]]:
-        """Loss and metrics over a source, in eval mode, and the outcomes that they are of: a few numbers a row."""
+        """Loss and metrics over a source, in eval mode, and the outcomes that they are of: a few numbers a row.
+
+        Raises TriarchError where not even one example fits in memory.
+        """
         sums: dict[str, float] = {}
         counts: dict[str, float] = {}
         outcomes: list[Any] = []
+        chunk = self.whole if self.objective.WHOLE else CHUNK
         with evaluating(self.model), torch.inference_mode(), self._autocast():
-            for start in range(0, len(source), CHUNK):
-                indices = range(start, min(start + CHUNK, len(source)))
+            for start in range(0, len(source), chunk):
+                indices = range(start, min(start + chunk, len(source)))
                 examples = [source.draw(i, drawing(seed, MEASURING, i)) for i in indices]
-                order, found = [], []
-                for piece in self._pieces(examples):
-                    batch = self.objective.batch([examples[i] for i in piece]).to(self.device)
-                    scores = self.objective.forward(self.model, batch)
-                    for name, loss in self.objective.losses(scores, batch).items():
-                        sums[name] = sums.get(name, 0.0) + float(loss)
-                        counts[name] = counts.get(name, 0.0) + batch.counts[name]
-                    found += self.objective.outcomes(scores, batch)
-                    order += piece
-                    done(len(piece))
-                outcomes += [found[i] for i in np.argsort(order)]
+                found, parts = self._within_memory(partial(self._measured, examples, done), examples)
+                outcomes += found
+                for name, loss, count in parts:
+                    sums[name] = sums.get(name, 0.0) + loss
+                    counts[name] = counts.get(name, 0.0) + count
         losses = {name: sums[name] / counts[name] for name in sums if counts[name]}
         parts = {f"{name}_loss": loss for name, loss in losses.items()} if len(losses) > 1 else {}
         return {"loss": sum(losses.values())} | parts | self.objective.measure(outcomes), outcomes
+
+    def _measured(
+        self, examples: Sequence[Example], done: Callable[[int], object]
+    ) -> tuple[list[Any], list[tuple[str, float, float]]]:
+        """Outcomes in the order of the examples; and of each piece the losses: name, sum and count."""
+        order: list[int] = []
+        found: list[Any] = []
+        parts: list[tuple[str, float, float]] = []
+        for piece in self._pieces(examples):
+            batch = self.objective.batch([examples[i] for i in piece]).to(self.device)
+            scores = self.objective.forward(self.model, batch)
+            losses = self.objective.losses(scores, batch)
+            parts += [(name, float(loss), batch.counts[name]) for name, loss in losses.items()]
+            found += self.objective.outcomes(scores, batch)
+            order += piece
+            done(len(piece))
+        return [found[i] for i in np.argsort(order)], parts
+
+    def not_finite(self, examples: Sequence[Example]) -> list[int]:
+        """Which of the examples have a loss that is not a number, each taken alone and without dropout."""
+        if self.objective.WHOLE:
+            return []
+        with evaluating(self.model), torch.inference_mode(), self._autocast():
+            return [
+                i
+                for i, example in enumerate(examples)
+                if not all(math.isfinite(loss) for _, loss, _ in self._measured([example], lambda rows: None)[1])
+            ]
 
     def _pieces(self, examples: Sequence[Example]) -> list[list[int]]:
         if self.objective.WHOLE:
@@ -140,13 +174,15 @@ class Learner:
         gc.collect()
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
-        longest = max(example.length for example in examples)
-        if self.objective.WHOLE or self.micro_tokens <= longest:
+        lengths = [example.length for example in examples]
+        longest = max(lengths)
+        largest = max(len(piece) * lengths[piece[0]] for piece in self._pieces(examples))  # what was tried, padded
+        if self.objective.WHOLE or largest <= longest:
             raise TriarchError(
                 "out of memory: not even one piece of the batch fits; ask for recompute, precision bfloat16, or a "
                 "smaller batch_size or max_tokens"
             )
-        self.micro_tokens = max(self.micro_tokens // 2, longest)
+        self.micro_tokens = max(largest // 2, longest)
         self.note(f"out of memory: going on with {self.micro_tokens:,} tokens at once; the batch stays the same")
 
     def _autocast(self) -> torch.autocast:

@@ -45,7 +45,7 @@ from triarch.training.learner import mixed
 from triarch.training.settings import Settings
 
 # Settings that may differ when a run goes on: they do not touch its steps
-FREE = ("output", "device", "keep", "save_every", "tensorboard", "licence", "test")
+FREE = ("output", "device", "keep", "save_every", "tensorboard", "licence", "about", "test")
 BY_CONTENT = ("data", "validation", "model", "teacher")  # and these may lie elsewhere, as long as they are the same
 DOCUMENTS = "documents"  # the kind of rows that running text is
 BUCKET = 64  # batches whose examples are sorted by length together
@@ -116,6 +116,11 @@ def prepare(
     )
     total = settings.steps or _steps(order, settings.epochs)
     metric = settings.metric or objective.METRIC
+    known = ["loss", *objective.measure([])]
+    if metric not in known:
+        raise InvalidInput(
+            f"{objective.NAME} has no metric {show(metric)!r}{did_you_mean(metric, known)}; it has {', '.join(known)}"
+        )
     if settings.patience is not None and measured is None:
         raise InvalidInput("patience needs measurements; give validation files, or a validation_share")
     plan = Plan(

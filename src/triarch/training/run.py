@@ -65,6 +65,7 @@ class Run:
         self.seconds = 0.0  # of training, over all of the run's processes
         self.best: dict[str, Any] = {}  # step and value of the best measurement
         self.stale = 0  # measurements since then
+        self.measured = self.saved = 0  # steps at which that was last done
         self.evaluations: list[dict[str, Any]] = []
         self.signal = 0
         self.average: Average | None = None
@@ -87,22 +88,31 @@ class Run:
         step that would have spoiled the weights.
         """
         with self._signals(), self._bar() as bar:
-            while self.step < self.plan.total_steps and not self._out_of_patience():
-                self._advance(bar)
-                if self._due(self.settings.evaluate_every):
-                    self._evaluate(bar)
-                if self.signal or self._due(self.settings.save_every) or self.best.get("step") == self.step:
+            while True:
+                try:
+                    if self.step and self.measured < self.step and self._due(self.settings.evaluate_every):
+                        self._evaluate(bar)
+                except _Stop:
+                    pass  # the measurement is made again when the run goes on
+                if self.signal or (self.saved < self.step and self._worth_saving()):
                     self._save(must=bool(self.signal))
                 if self.signal == signal.SIGINT:
                     raise KeyboardInterrupt
                 if self.signal:
                     raise SystemExit(TERMINATED)
-            self._save()
+                if self.step == self.plan.total_steps or self._out_of_patience():
+                    break
+                self._advance(bar)
+        if self._out_of_patience():
+            self.plan.note(f"{self.plan.metric} has not improved in {self.stale} measurements: stopped")
         if self.settings.best and self.best and self.best["step"] != self.step:
             self._return_to_best()
         if self.average is not None:
             self.average.apply()
             self.average = None  # the weights are its mean now
+
+    def _worth_saving(self) -> bool:
+        return self._due(self.settings.save_every) or self.best.get("step") == self.step or self._out_of_patience()
 
     def _return_to_best(self) -> None:
         step = self.best["step"]
@@ -176,16 +186,15 @@ class Run:
             self.best, self.stale = {"step": self.step, "value": value}, 0
         else:
             self.stale += 1
+        self.measured = self.step
         bar.say(f"step {self.step:,}: " + ", ".join(f"{name} {value:.4g}" for name, value in metrics.items()))
 
     def measure(self, source: Any) -> tuple[dict[str, float], list[Any]]:
         """Metrics and outcomes of the model as it is kept: of the running mean where there is one."""
 
         def interrupted(_rows: int) -> None:
-            if self.signal == signal.SIGINT:
-                raise KeyboardInterrupt
             if self.signal:
-                raise SystemExit(TERMINATED)
+                raise _Stop
 
         if self.average is None:
             return self.learner.measure(source, self.settings.seed, interrupted)
@@ -193,10 +202,7 @@ class Run:
             return self.learner.measure(source, self.settings.seed, interrupted)
 
     def _out_of_patience(self) -> bool:
-        if self.settings.patience is None or self.stale < self.settings.patience:
-            return False
-        self.plan.note(f"{self.plan.metric} has not improved in {self.stale} measurements: stopping")
-        return True
+        return self.settings.patience is not None and self.stale >= self.settings.patience
 
     def _due(self, every: int | None) -> bool:
         if self.step == self.plan.total_steps:
@@ -272,6 +278,7 @@ class Run:
         self.step = found.step
         self.seconds = found.state["seconds"]
         self.best, self.stale = found.state["best"], found.state["stale"]
+        self.measured, self.saved = found.state["measured"], found.step
         self.evaluations = found.state["evaluations"]
 
     def _restore_weights(self, found: state.Checkpoint) -> None:
@@ -297,6 +304,7 @@ class Run:
             "seconds": self.seconds,
             "best": self.best,
             "stale": self.stale,
+            "measured": self.measured,
             "evaluations": self.evaluations,
         }
         self._flush()
@@ -307,6 +315,7 @@ class Run:
                 raise
             self.plan.note(f"{error}; training goes on, and the next one is tried in its turn")
             return
+        self.saved = self.step
         state.purge(self.checkpoints, self.settings.keep, [self.best["step"]] if self.best else [])
 
     # The log
@@ -361,6 +370,10 @@ class Run:
     def _bar(self) -> Iterator[Progress]:
         with Progress(self.step, self.plan.total_steps, self.plan.note) as bar:
             yield bar
+
+
+class _Stop(Exception):
+    """A measurement broken off by a signal."""
 
 
 class Progress:

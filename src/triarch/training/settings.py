@@ -18,6 +18,7 @@ from triarch.errors import InvalidInput, LimitExceeded, NotFound, show
 from triarch.suggest import did_you_mean
 
 RECIPE_BYTES = 1 << 20
+ABOUT = ("name", "language", "data", "data_licence", "data_source", "base_licence")  # what a model's card says besides
 SUFFIXES = (".toml", ".yaml", ".yml")
 
 
@@ -90,6 +91,7 @@ class Settings:
     keep: int = 2  # newest checkpoints that are kept, beside the best
     tensorboard: bool = False  # scalars for TensorBoard too
     licence: str | None = None  # of the model, for its card
+    about: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -109,6 +111,12 @@ class Settings:
             raise InvalidInput("validation and validation_share are both given; choose one")
         if self.model is not None and self.family is not None:
             raise InvalidInput("model and family are both given; a model brings its family: choose one")
+        for name, value in self.about.items():
+            if name not in ABOUT or not isinstance(value, str):
+                raise InvalidInput(
+                    f"about has {show(name)} = {show(repr(value), 40)}{did_you_mean(name, ABOUT)}; wanted texts under "
+                    + ", ".join(ABOUT)
+                )
         if self.seed >= 1 << 32:
             raise InvalidInput(f"seed is {self.seed}, wanted less than 2^32")
 
