@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -68,18 +69,14 @@ def load(
 
     Raises NotFound, Offline, CorruptFile, UnsafeFile, Unsupported, InvalidInput and CheckpointMismatch.
     """
-    folder = hub.find(model, revision)
-    chain, bottom = _chain(folder, base)
-    raw, kind = _described(chain, bottom)
+    found = opened(model, revision=revision, base=base)
+    raw, kind, entries = found.raw, found.kind, found.entries
     if labels is not None:
         raw = raw | label_tables(labels)
     config = kind.config(raw)
-    entries = table.spell(kind.weights, files.entries(bottom))
-    for _, adapter in reversed(chain):
-        entries = adapters.merged(adapter, entries, kind.weights)
     architecture = head or choose_head(kind, config, entries, scores, new_head=new_head)
     network = kind.outline(config, architecture)
-    for _, adapter in chain:
+    for adapter in found.adapters:
         adapters.check_tied(adapter, network, kind.weights, entries)
     if new_head:
         own = own_head(kind, config)
@@ -87,13 +84,40 @@ def load(
         entries = {name: entry for name, entry in entries.items() if name not in strange}
     place = pick_device(device)
     table.load(network, kind.weights, entries, dtype=pick_dtype(dtype, raw, entries), device=place, new_head=new_head)
-    sources = [*(source for source, _ in chain), bottom]  # what lies beside an adapter goes before what its base has
-    found = (load_processor(source, kind, config) for source in sources)
-    network.processor = next((processor for processor in found if processor is not None), None)
+    network.processor = found.processor(config)
     network.sidecars = {}
-    for source in reversed(sources):
-        network.sidecars |= sidecars_of(source)
+    for folder in reversed(found.folders):
+        network.sidecars |= sidecars_of(folder)
     return network
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A checkpoint of which nothing but the headers has been read."""
+
+    folders: list[Folder]  # that of the model; before it those of adapters upon it, the last one first
+    adapters: list[Adapter]  # in the order of their folders
+    raw: dict[str, Any]  # config.json
+    kind: Family
+    entries: dict[str, Entry]  # by the table's spelling, the adapters merged in as they are read
+
+    def processor(self, config: Config) -> TextProcessor | None:
+        """That of the first folder that has one: what lies beside an adapter goes before what its base has."""
+        found = (load_processor(folder, self.kind, config) for folder in self.folders)
+        return next((processor for processor in found if processor is not None), None)
+
+
+def opened(
+    model: str | os.PathLike[str], *, revision: str | None = None, base: str | os.PathLike[str] | None = None
+) -> Opened:
+    """Find a checkpoint, and what it says of itself. Arguments and errors are those of `load`."""
+    folder = hub.find(model, revision)
+    chain, bottom = _chain(folder, base)
+    raw, kind = _described(chain, bottom)
+    entries = table.spell(kind.weights, files.entries(bottom))
+    for _, adapter in reversed(chain):
+        entries = adapters.merged(adapter, entries, kind.weights)
+    return Opened([*(source for source, _ in chain), bottom], [adapter for _, adapter in chain], raw, kind, entries)
 
 
 def _chain(folder: Folder, base: str | os.PathLike[str] | None) -> tuple[list[tuple[Folder, Adapter]], Folder]:

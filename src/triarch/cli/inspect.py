@@ -27,16 +27,13 @@ def command(model: str, revision: str | None, as_json: bool) -> None:
 
 def facts(model: str, revision: str | None = None) -> dict[str, Any]:
     """All that can be said of a checkpoint without reading its weights. Raises what `load` would."""
-    from triarch import hub
-    from triarch.checkpoint import borrows, choose_head, describe
+    from triarch.checkpoint import borrows, choose_head, opened
     from triarch.models import scores
     from triarch.tasks import task_class, tasks
-    from triarch.weights import files, table
 
-    folder = hub.find(model, revision)
-    raw, kind = describe(folder)
-    config = kind.config(raw)
-    entries = table.spell(kind.weights, files.entries(folder))
+    found = opened(model, revision=revision)
+    folder, kind, entries = found.folders[0], found.kind, found.entries
+    config = kind.config(found.raw)
     architecture = choose_head(kind, config, entries)
     used = _fitted(kind, config, entries, architecture)
     kept = {name: entry for name, entry in entries.items() if not kind.weights.ignores(name)}
@@ -58,7 +55,8 @@ def facts(model: str, revision: str | None = None) -> dict[str, Any]:
         "dtypes": dict(collections.Counter(str(entry.dtype).removeprefix("torch.") for entry in kept.values())),
         **{name: getattr(config, name) for name in HIGHLIGHTS if hasattr(config, name)},
         "labels": [*config.id2label.values()],
-        "tokenizer": _tokenizer(folder, kind, config),
+        "adapters": [{"rank": adapter.rank, "base": adapter.base} for adapter in found.adapters],
+        "tokenizer": _tokenizer(found.processor(config)),
         "sentence": _sentence(folder),
         "unused": sorted(kept.keys() - used),
         "files": {path.name: path.stat().st_size for path in sorted(folder.path.iterdir()) if path.is_file()},
@@ -91,11 +89,9 @@ def _fits(kind: Any, config: Any, entries: dict[str, Any], architecture: str) ->
         return False
 
 
-def _tokenizer(folder: Any, kind: Any, config: Any) -> dict[str, Any] | None:
-    from triarch.inputs.text import load_text
+def _tokenizer(processor: Any) -> dict[str, Any] | None:
     from triarch.inputs.vocabulary import ROLES
 
-    processor = kind.text and load_text(folder, kind.text, vocab_size=config.vocab_size, max_tokens=config.max_tokens)
     if processor is None:
         return None
     return {

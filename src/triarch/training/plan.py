@@ -18,11 +18,11 @@ from torch import nn
 from triarch import hub
 from triarch.checkpoint import (
     architecture_for,
-    describe,
     label_tables,
     load,
     load_processor,
     load_tokenizer,
+    opened,
     pick_device,
 )
 from triarch.errors import InvalidInput, Unsupported, show
@@ -252,8 +252,8 @@ def _spelled(kind: Family, given: dict[str, Any]) -> dict[str, Any]:
 
 def _own_order(model: str, labels: list[str]) -> list[str]:
     """The labels in the checkpoint's own order, if it has the same ones."""
-    raw, kind = describe(hub.find(model))
-    own = list(kind.config(raw).id2label.values())
+    found = opened(model)
+    own = list(found.kind.config(found.raw).id2label.values())
     return own if sorted(own) == sorted(labels) else labels
 
 
