@@ -14,8 +14,8 @@ test: .venv/test .venv/demo
 	$(BIN)/python -m pytest
 
 check: .venv/check
-	$(BIN)/ruff check src tests benchmarks
-	$(BIN)/ruff format --check src tests benchmarks
+	$(BIN)/ruff check src tests benchmarks recipes
+	$(BIN)/ruff format --check src tests benchmarks recipes
 	$(BIN)/mypy
 
 bench: .venv/test .venv/demo
