@@ -19,6 +19,7 @@ ROOMS = [
     "models",
     "inputs",
     "checkpoint",
+    "starters",
     "metrics",
     "objectives",
     "engine",

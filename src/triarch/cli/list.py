@@ -15,7 +15,8 @@ from triarch.cli._output import Table, json_option, to_json
 def command(what: str, as_json: bool) -> None:
     """List the tasks, the families of models, or their heads.
 
-    A family is what config.json calls model_type, and a head what it calls architectures.
+    A family is what config.json calls model_type, and a head what it calls architectures. A starter is the model that
+    `triarch run TASK -m starter` takes; ner has one of its own.
     """
     rows = {"tasks": _tasks, "families": _families, "heads": _heads}[what]()
     for line in [to_json(rows)] if as_json else Table().lines(rows):
@@ -23,11 +24,18 @@ def command(what: str, as_json: bool) -> None:
 
 
 def _tasks() -> list[dict[str, Any]]:
+    from triarch.starters import SERVES
     from triarch.tasks import task_class, tasks
 
     classes = {name: task_class(name) for name in tasks()}
     return [
-        {"task": name, "aliases": [*made.ALIASES], "what": _summary(made.__module__)} for name, made in classes.items()
+        {
+            "task": name,
+            "aliases": [*made.ALIASES],
+            "starters": [SERVES[called] for called in (name, *made.ALIASES) if called in SERVES],
+            "what": _summary(made.__module__),
+        }
+        for name, made in classes.items()
     ]
 
 

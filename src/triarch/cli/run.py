@@ -78,7 +78,7 @@ COMMON = [
         envvar="TRIARCH_MODEL",
         show_envvar=True,
         shell_complete=_path,
-        help="A folder or a repo id.",
+        help="A folder, a repo id, or starter: a small one that comes with triarch.",
     ),
     click.Option(["--revision"], help="Branch, tag or commit of the repo."),
     click.Option(["--device"], default="auto", show_default=True, help="cpu, cuda, cuda:1, …"),

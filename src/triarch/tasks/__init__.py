@@ -48,7 +48,9 @@ def pipeline(
     torch_dtype: Any = None,
     **defaults: Any,
 ) -> Task:
-    """A task on a model: a folder, a repo id, or what `load` gave. `defaults` are options of every call.
+    """A task on a model: a folder, a repo id, what `load` gave, or "starter", the small one that comes with triarch.
+
+    `defaults` are options of every call.
 
     `tokenizer` is the folder or repo id of another one than the model's own; `torch_dtype` is the old name of `dtype`.
 
@@ -57,14 +59,14 @@ def pipeline(
     """
     made = task_class(task)
     if model is None:
-        raise InvalidInput(f"no model for {task}; give a folder or a repo id")
-    from triarch import hub
+        raise InvalidInput(f'no model for {task}; give a folder or a repo id, or "starter"')
+    from triarch import hub, starters
     from triarch.checkpoint import load, load_processor
     from triarch.family import Network
 
     if not isinstance(model, Network):
         dtype = dtype if torch_dtype is None else torch_dtype
-        model = load(model, scores=made.NEEDS, dtype=dtype, device=device, revision=revision)
+        model = load(starters.resolve(task, model), scores=made.NEEDS, dtype=dtype, device=device, revision=revision)
     if tokenizer is not None:
         model.processor = load_processor(hub.find(tokenizer), model.family, model.config)
     return made(model, **defaults)
