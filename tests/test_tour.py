@@ -1,4 +1,4 @@
-"""The tour on its bundled model: what it finds, what it says in the terminal, and the page that it writes."""
+"""The tour on its bundled model, and on stand-ins for the starters: what it finds, the terminal, and the page."""
 
 import io
 import itertools
@@ -10,14 +10,18 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+import stand_ins
 import tiny
 import triarch.tour
+from triarch import starters
 from triarch.errors import NotFound, TriarchError
 from triarch.pages import svg
+from triarch.starters import Card
 from triarch.tasks.embedding import Embedding
-from triarch.tour import bundled_model, bundled_sentences, explore, page, terminal
+from triarch.tour import bundled_model, bundled_sentences, explore, lessons, page, terminal
 from triarch.tour.findings import Sentence, find_out, read_tokens
 from triarch.tour.groups import cluster, principal_axes
+from triarch.tour.lessons import Blank, Guess, Lesson, Name, Pair, Post, Reply, School, Span, Tagged, Utterance, Word
 
 HOSTILE = [
     Sentence("<script>alert(1)</script> says the cook", '<b onclick="x">', "</style><img src=x>"),
@@ -25,6 +29,23 @@ HOSTILE = [
     Sentence("The moon is round.", "]]> --> {{topic}}"),
     Sentence("Mars is a planet\x1b[31m.", "]]> --> {{topic}}"),
 ]
+SCRIPT = "<script>alert(1)</script>"
+HOSTILE_CARD = Card(licence="<i>l</i>", data="<img src=x>", part="\"'>", scores={"<b>f1</b>": 0.5})
+HOSTILE_ROWS = {
+    "text-classification": [Utterance(SCRIPT, [Guess("<i>label</i>", 0.5)], "<i>meant</i>")],
+    "token-classification": [Tagged([Word(SCRIPT, '"><img>', 0.5, "<b>")])],
+    "ner": [Post(f"x {SCRIPT} y", [Name(0, 4, '"><img>', 0.5)], [Name(2, 9, "<b>")])],
+    "question-answering": [
+        Reply(SCRIPT, "<i>t</i>", f"a {SCRIPT}", [Span(2, 9, 0.5, "<script"), Span(0, 0, 0, "")], ["<b>"])
+    ],
+    "fill-mask": [Blank("<b>", SCRIPT, [Guess("<img src=x>", 0.5)], "<b>", "</style>")],
+    "next-sentence": [Pair(SCRIPT, "\x1b[31m<b>", True, 0.5, False)],
+}
+HOSTILE_SCHOOL = School(
+    [Lesson(task, "<b>starter</b>\x1b[31m", 1, HOSTILE_CARD, rows) for task, rows in HOSTILE_ROWS.items()],
+    {"<b>absent</b>": "because\x1b[31m"},
+)
+NO_SCHOOL = School([], {})
 VOID = {"meta", "br", "img", "link", "input", "hr"}
 
 
@@ -61,8 +82,16 @@ def findings():
 
 
 @pytest.fixture(scope="module")
-def html(findings):
-    return page.render(findings)
+def school(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        home = stand_ins.write(tmp_path_factory.mktemp("starters"))
+        patch.setattr(starters, "home", lambda: home)
+        return lessons.attend(lambda note: None)
+
+
+@pytest.fixture(scope="module")
+def html(findings, school):
+    return page.render(findings, school)
 
 
 @pytest.fixture(scope="module")
@@ -200,7 +229,7 @@ def test_headings_do_not_skip_a_level(html):
 
 
 def test_page_is_small(html):
-    assert len(html.encode()) < 300_000
+    assert len(html.encode()) < 400_000
 
 
 def test_page_shows_every_sentence(html, findings):
@@ -213,24 +242,25 @@ def test_page_names_no_place_on_this_machine(html):
 
 
 def test_hostile_text_stays_text(hostile):
-    parsed = Page(page.render(hostile))
+    parsed = Page(page.render(hostile, HOSTILE_SCHOOL))
     assert not {"script", "img", "i onclick"} & {tag for tag, _ in parsed.tags}
     assert not [attrs for _, attrs in parsed.tags if any(name.startswith("on") for name in attrs)]
     assert "<script>alert(1)</script> says the cook" in parsed.text
+    assert parsed.text.count("<script>alert(1)</script>") >= 6
 
 
 def test_hostile_model_name_stays_text(hostile):
-    assert "<i>model</i>" not in page.render(hostile)
+    assert "<i>model</i>" not in page.render(hostile, NO_SCHOOL)
 
 
 def test_hostile_text_sends_nothing_to_the_terminal(hostile):
-    assert "\x1b" not in terminal.report(hostile)
+    assert "\x1b" not in terminal.report(hostile, HOSTILE_SCHOOL)
 
 
 @pytest.mark.parametrize("name", ["roberta", "distilbert"])
 def test_model_without_segments_has_its_page(name):
     found = find_out(Embedding(tiny.load(name)), name, HOSTILE, 0.1, lambda note: None)
-    assert "This model takes no segments" in Page(page.render(found)).text
+    assert "This model takes no segments" in Page(page.render(found, NO_SCHOOL)).text
 
 
 def test_model_that_hides_its_attention_is_refused():
@@ -240,9 +270,9 @@ def test_model_that_hides_its_attention_is_refused():
 
 
 @pytest.mark.parametrize("width", [20, 37, 80, 200])
-def test_report_fits_the_terminal(findings, monkeypatch, width):
+def test_report_fits_the_terminal(findings, school, monkeypatch, width):
     monkeypatch.setenv("COLUMNS", str(width))
-    assert max(map(terminal.cells_wide, terminal.report(findings).splitlines())) <= width
+    assert max(map(terminal.cells_wide, terminal.report(findings, school).splitlines())) <= width
 
 
 class Terminal(io.StringIO):
@@ -252,20 +282,20 @@ class Terminal(io.StringIO):
 
 def test_report_is_plain_where_there_is_no_terminal(findings, monkeypatch):
     monkeypatch.setattr(sys, "stdout", io.StringIO())
-    assert "\x1b" not in terminal.report(findings)
+    assert "\x1b" not in terminal.report(findings, NO_SCHOOL)
 
 
 def test_report_is_plain_with_no_color(findings, monkeypatch):
     monkeypatch.setattr(sys, "stdout", Terminal())
     monkeypatch.setenv("NO_COLOR", "1")
-    assert "\x1b" not in terminal.report(findings)
+    assert "\x1b" not in terminal.report(findings, NO_SCHOOL)
 
 
 def test_titles_stand_out_on_a_terminal(findings, monkeypatch):
     monkeypatch.setattr(sys, "stdout", Terminal())
     monkeypatch.delenv("NO_COLOR", raising=False)
     monkeypatch.setenv("TERM", "xterm")
-    assert terminal.report(findings).startswith("\x1b[1mSearch")
+    assert terminal.report(findings, NO_SCHOOL).startswith("\x1b[1mSearch")
 
 
 def test_columns_stand_under_their_headers():
@@ -280,20 +310,24 @@ def test_what_stdout_cannot_spell_is_replaced(monkeypatch):
     assert written.getvalue().strip() == b"caf?"
 
 
-def test_last_line_says_where_the_page_is(findings, monkeypatch, tmp_path, capsys):
+@pytest.fixture
+def explored(findings, school, monkeypatch):
+    """`tour` with what was found out already."""
     monkeypatch.setattr(triarch.tour, "explore", lambda model, sentences: findings)
+    monkeypatch.setattr(triarch.tour, "attend", lambda note: school)
+
+
+def test_last_line_says_where_the_page_is(explored, tmp_path, capsys):
     triarch.tour.tour(tmp_path / "tour.html")
     assert capsys.readouterr().out.splitlines()[-1] == f"Page: {tmp_path / 'tour.html'}"
 
 
-def test_page_is_written(findings, html, monkeypatch, tmp_path):
-    monkeypatch.setattr(triarch.tour, "explore", lambda model, sentences: findings)
+def test_page_is_written(explored, html, tmp_path):
     triarch.tour.tour(tmp_path / "tour.html")
     assert (tmp_path / "tour.html").read_text(encoding="utf-8") == html
 
 
-def test_folder_that_is_not_there_is_named(findings, monkeypatch, tmp_path):
-    monkeypatch.setattr(triarch.tour, "explore", lambda model, sentences: findings)
+def test_folder_that_is_not_there_is_named(explored, tmp_path):
     with pytest.raises(TriarchError, match=r"cannot write .*nowhere"):
         triarch.tour.tour(tmp_path / "nowhere" / "tour.html")
 

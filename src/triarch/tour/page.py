@@ -7,8 +7,9 @@ from importlib.resources import files
 
 from triarch import __version__
 from triarch.pages import cards, document, key, table, wide
-from triarch.tour import drawings
+from triarch.tour import drawings, lesson_page
 from triarch.tour.findings import Findings, Group, Look, Search, Token
+from triarch.tour.lessons import School
 
 PAPERS = {
     "Attention is all you need": "https://arxiv.org/abs/1706.03762",
@@ -16,6 +17,7 @@ PAPERS = {
     "WordPiece": "https://arxiv.org/abs/1609.08144",
     "Sentence-BERT": "https://arxiv.org/abs/1908.10084",
     "MiniLM": "https://arxiv.org/abs/2002.10957",
+    "LoRA": "https://arxiv.org/abs/2106.09685",
 }
 POOLINGS = {
     "mean_tokens": "the mean: each number of the sentence is the average of the numbers above it",
@@ -33,23 +35,26 @@ embed = triarch.pipeline("embedding", model="MODEL")
 vectors = embed(["A man is eating.", "Someone eats."])"""
 
 
-def render(findings: Findings) -> str:
-    """The whole page. All text from sentences, vocabulary and names is escaped on its way in."""
-    sections = (search, groups, similarity, pieces, attention, pooling, speed)
+def render(findings: Findings, school: School) -> str:
+    """The whole page. All text from sentences, vocabulary, answers and names is escaped on its way in."""
+    uses = [section(findings) for section in (search, groups, similarity)]
+    inside = [section(findings) for section in (pieces, attention, pooling, speed)]
+    sections = [*uses, *lesson_page.render(school), *inside]
     return document(
         f"triarch tour: {findings.name}",
-        f"""{opening(findings)}
+        f"""{opening(findings, school)}
 <main>
-{"".join(f"<section>{section(findings)}</section>" for section in sections)}
+{"".join(f"<section>{section}</section>" for section in sections)}
 </main>
 {closing()}""",
         css=files(__package__).joinpath("page.css").read_text(encoding="utf-8"),
     )
 
 
-def opening(findings: Findings) -> str:
+def opening(findings: Findings, school: School) -> str:
     N, D = findings.vectors.shape
     speed = findings.speed
+    taught = "what small models answer that were taught a task, and " if school.lessons else ""
     figures = {
         "queries find their sentence first": f"{findings.found_first} of {len(findings.searches)}",
         "sentences lie with their topic": f"{findings.settled} of {N}",
@@ -60,7 +65,8 @@ def opening(findings: Findings) -> str:
 <h1>What an encoder makes of a sentence</h1>
 <p class="lede">{N} sentences have just gone through <b>{escape(findings.name)}</b>, a transformer encoder, on this
 machine. Each came out as {D} numbers, its vector. Vectors of sentences with like meaning point the same way, and that
-is all it takes to search, compare and group them. First you see what this is good for, then how it happens inside.</p>
+is all it takes to search, compare and group them. First you see what this is good for, then {taught}how it happens
+inside.</p>
 {cards(figures)}
 </header>"""
 

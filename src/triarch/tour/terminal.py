@@ -8,13 +8,15 @@ import sys
 import unicodedata
 
 from triarch.errors import show
+from triarch.tour import lesson_rows
 from triarch.tour.findings import Findings
+from triarch.tour.lessons import School
 
 GAP = "  "
 NARROWEST = 3  # a column is not squeezed below that
 
 
-def report(findings: Findings) -> str:
+def report(findings: Findings, school: School) -> str:
     """All tables, as wide as the terminal at most."""
     width = max(20, min(shutil.get_terminal_size((100, 24)).columns, 120))
     searches, groups, speed = findings.searches, findings.groups, findings.speed
@@ -47,6 +49,7 @@ def report(findings: Findings) -> str:
             ],
             width,
         ),
+        *_taught(school, width),
         title(f"Speed on this machine ({speed.where})", width),
         table(
             ["load", "sentences a second", "tokens a second"],
@@ -55,6 +58,22 @@ def report(findings: Findings) -> str:
         ),
     ]
     return "\n".join(parts)
+
+
+def _taught(school: School, width: int) -> list[str]:
+    """A table for each lesson, and a line on those left out."""
+    parts = []
+    for lesson in school.lessons:
+        right, of = lesson.points
+        heading, *rows = lesson_rows.rows(lesson)
+        parts += [
+            title(f"{lesson.task} with the starter {show(lesson.starter)}: {right} of {of} as meant", width),
+            table(heading, rows, width),
+        ]
+    if school.absent:
+        reason = next(iter(school.absent.values()))
+        parts.append(show(f"Left out: {', '.join(school.absent)}; {reason}", 500) + "\n")
+    return parts
 
 
 def table(headers: list[str], rows: list[list[str]], width: int) -> str:
