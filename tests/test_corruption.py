@@ -242,15 +242,43 @@ def test_segments_are_split_between_sentences_and_the_second_is_real_or_of_the_o
     given, others = plain(3, 4, 5, 2), plain(4, 4, 4, 4, first=200)
     borders = set()
     for i in range(300):
-        first, second, follows = pair(given, lambda: others, 60, rng(i))
+        first, second, follows = pair(given, lambda: others, 16, rng(i))
         borders.add(len(first.ids))
         assert first.ids.tolist() == list(range(100, 100 + len(first.ids)))
         if follows:
             assert second.ids.tolist() == list(range(100 + len(first.ids), 114))
-        else:  # whole sentences, no fewer tokens than the real one has
+        else:  # as many whole sentences as fit beside the first
             assert second.ids.tolist() == list(range(200, 200 + len(second.ids)))
-            assert len(second.ids) == 4 * math.ceil((14 - len(first.ids)) / 4)
+            assert len(second.ids) == 4 * ((16 - len(first.ids)) // 4)
     assert borders == {3, 7, 12}
+
+
+def test_neither_the_length_nor_the_end_of_a_segment_gives_the_class_away():
+    """Documents of sentences of any lengths, packed as training packs them: lengths alone guess hardly better than
+    chance. Segments that were cut to the room gave 72 %."""
+    random, room = np.random.default_rng(0), 125
+    documents = [np.clip(random.lognormal(2.9, 0.6, 200).astype(int), 2, 60) for _ in range(20)]
+    chunks = []
+    for lengths in documents:
+        chunk: list[int] = []
+        for length in lengths.tolist():
+            if sum(chunk) + length > room:
+                chunks.append(chunk)
+                chunk = []
+            chunk.append(length)
+        chunks.append(chunk)
+    totals, seconds, classes = [], [], []
+    for i in range(8000):
+        given = plain(*chunks[int(random.integers(len(chunks)))])
+        first, second, follows = pair(given, lambda: plain(*chunks[int(random.integers(len(chunks)))]), room, random)
+        assert len(first.ids) + len(second.ids) <= room, i
+        totals.append(len(first.ids) + len(second.ids))
+        seconds.append(len(second.ids))
+        classes.append(follows)
+    right = np.array(classes)
+    for sizes in (np.array(totals), np.array(seconds)):
+        guessed = max(max(((sizes <= t) == right).mean(), ((sizes > t) == right).mean()) for t in range(room + 1))
+        assert guessed < 0.53
 
 
 def test_one_sentence_is_split_within_and_then_others_begin_within_too():
@@ -276,18 +304,12 @@ def test_one_token_is_never_followed_by_nothing():
         assert len(second.ids) > 0
 
 
-def test_segments_that_do_not_fit_are_cut_at_both_ends_the_longer_first():
-    begins = set()
+def test_a_foreign_sentence_that_does_not_fit_is_passed_over_and_cut_only_if_none_fits():
     for i in range(200):
-        first, second, follows = pair(plain(30, 4), lambda: plain(50, first=200), 20, rng(i))
-        assert len(first.ids) + len(second.ids) == 20
-        if follows:
-            assert second.ids.tolist() == [130, 131, 132, 133]
-            begins.add(first.ids[0])
-            assert (np.diff(first.ids) == 1).all()
-        else:
-            assert len(first.ids) == len(second.ids) == 10
-    assert len(begins) > 4
+        first, second, follows = pair(plain(14, 4), lambda: plain(50, 3, first=200), 20, rng(i))
+        assert follows or second.ids.tolist() == [250, 251, 252]
+        first, second, follows = pair(plain(14, 4), lambda: plain(50, first=200), 20, rng(i))
+        assert follows or len(first.ids) + len(second.ids) == 20
 
 
 def test_bert_frames_two_segments_and_hides_words_of_both(processor):

@@ -12,6 +12,8 @@ import numpy as np
 from triarch.errors import InvalidInput
 from triarch.objectives._base import Passage
 
+TRIES = 8  # chunks that are drawn for a sentence that fits; shorter ones are the rule
+
 
 def joined(passages: Sequence[Passage]) -> Passage:
     """One after the other. Raises InvalidInput where there is not one token."""
@@ -71,42 +73,44 @@ def pair(
 ) -> tuple[Passage, Passage, bool]:
     """Two segments, and whether the second follows the first in the document: half of the times it does. Section A.2.
 
-    The border lies between two sentences, or within the only one. A second segment from another document has as many
-    whole sentences as make it no shorter than the real one, so that its length gives nothing away. Of segments that
-    have no room together the longer is cut, at either end by chance, as in the paper: nothing of it is lost to
-    training, as other draws cut elsewhere.
+    The border lies between two sentences, or within the only one. `passages` are as many sentences as fit into `room`,
+    so the real second segment is as many whole sentences as fit beside the first; one from another document is made
+    in the very same way, so that neither its length nor where it begins or ends gives the class away. Nothing is cut
+    but sentences that alone are too long.
     """
     passages = [passage for passage in passages if len(passage.ids)]
+    follows = bool(rng.random() < 0.5)
     if len(passages) > 1:
         border = int(rng.integers(1, len(passages)))
         first, second = joined(passages[:border]), joined(passages[border:])
-        wanted = len(second.ids)
-    else:
-        whole = joined(passages)
-        border = int(rng.integers(1, max(len(whole.ids), 2)))
-        first, second = _part(whole, 0, border), _part(whole, border, len(whole.ids))
-        wanted = max(len(second.ids), 1)
-    follows = bool(rng.random() < 0.5) and len(second.ids) > 0
-    if not follows:
-        second = _as_long(other(), wanted)
-        if len(passages) == 1:  # a real second segment would begin within a sentence, so this one does too
-            second = _part(second, int(rng.integers(0, len(second.ids))), len(second.ids))
-    shorter = min(len(first.ids), len(second.ids), room // 2)
-    sizes = [min(len(part.ids), max(room - shorter, shorter)) for part in (first, second)]
-    if sum(sizes) > room:
-        sizes[1] = room - sizes[0]
-    return _cut(first, sizes[0], rng), _cut(second, sizes[1], rng), follows
+        if follows:
+            return first, second, True
+        limit, longest = room - len(first.ids), max(len(passage.ids) for passage in passages)
+        if limit - len(second.ids) > longest:  # the document ends here, and so the foreign segment ends early as well
+            limit = len(second.ids) + int(rng.integers(longest + 1))
+        return first, _foreign(other, limit), False
+    whole = joined(passages)
+    border = int(rng.integers(1, max(len(whole.ids), 2)))
+    first, second = _part(whole, 0, border), _part(whole, border, len(whole.ids))
+    if not len(second.ids):  # a text of one token has nothing that follows
+        return first, _foreign(other, room - 1), False
+    if not follows:  # as long, and from within a sentence too
+        strange = joined(other())
+        begin = int(rng.integers(1, max(len(strange.ids) - len(second.ids), 1) + 1))
+        second = _part(strange, min(begin, len(strange.ids) - 1), begin + len(second.ids))
+    return first, second, follows
 
 
-def _as_long(passages: Sequence[Passage], wanted: int) -> Passage:
-    """So many of the passages that together they have that many tokens, if there are as many."""
-    lengths = np.cumsum([len(passage.ids) for passage in passages])
-    return joined(passages[: int(np.searchsorted(lengths, wanted)) + 1])
-
-
-def _cut(passage: Passage, size: int, rng: np.random.Generator) -> Passage:
-    begin = int(rng.binomial(len(passage.ids) - size, 0.5))
-    return _part(passage, begin, begin + size)
+def _foreign(other: Callable[[], Sequence[Passage]], limit: int) -> Passage:
+    """As many whole sentences of another document as fit into `limit` tokens."""
+    for _ in range(TRIES):
+        drawn = list(other())
+        while drawn and len(drawn[0].ids) > limit:  # the real one begins with a sentence that fits as well
+            drawn.pop(0)
+        if drawn:
+            ends = np.cumsum([len(passage.ids) for passage in drawn])
+            return joined(drawn[: int(np.searchsorted(ends, limit, side="right"))])
+    return _part(joined(other()), 0, limit)
 
 
 def _part(passage: Passage, begin: int, end: int) -> Passage:
