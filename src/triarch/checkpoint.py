@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,6 +42,7 @@ DTYPES = {
 # Beside the weights, kept and saved as they are; the folders of modules.json come on top
 SIDECARS = ("generation_config.json", "modules.json", "config_sentence_transformers.json", "sentence_bert_config.json")
 MODULE_FILES = ("config.json", "model.safetensors")
+LABELLED = re.compile(r"\.(labels|tags)\.\w+$")  # layers of a head with an output for each label, in all families
 ADAPTERS = 4  # one upon the other; a longer chain goes in a circle
 
 
@@ -61,7 +63,7 @@ def load(
     `head` is an architecture by the name config.json would give it; without it, the checkpoint's own, or one that gives
     any of `scores` (types of `family.py`) and whose weights the file holds. `new_head=True` takes the first head of the
     family that gives them where the file holds none, and starts afresh what the head needs and the file lacks, or has
-    for another number of `labels`; the model's `fresh` lists it. `dtype` "auto" is what the config says, else what the
+    for other `labels`; the model's `fresh` lists it. `dtype` "auto" is what the config says, else what the
     file holds.
 
     A folder with a low-rank adapter gives the model it was trained on with the adapter's weights merged in. That model
@@ -81,6 +83,9 @@ def load(
     if new_head:
         own = own_head(kind, config)
         strange = borrowed(kind, config, architecture, own) if own in kind.heads else set()
+        if labels is not None and labels != list(kind.config(found.raw).id2label.values()):
+            needed = _head_weights(kind, config, architecture)
+            strange |= {theirs for ours, theirs in needed.items() if LABELLED.search(ours)}
         entries = {name: entry for name, entry in entries.items() if name not in strange}
     place = pick_device(device)
     table.load(network, kind.weights, entries, dtype=pick_dtype(dtype, raw, entries), device=place, new_head=new_head)

@@ -35,12 +35,13 @@ def command(context: click.Context, data: tuple[str, ...], model: str, as_json: 
     Loss and metrics are those of the objective that the data says, or that is named.
     """
     from triarch.training import evaluate
+    from triarch.training.finish import finite
 
     given = {
         name: value
         for name, value in flags.items()
         if context.get_parameter_source(name) is not ParameterSource.DEFAULT
     }
-    found = evaluate(model, list(data), note=say, **given)
+    found = finite(evaluate(model, list(data), note=say, **given))
     for line in [to_json(found)] if as_json else pairs(found):
         click.echo(line)

@@ -105,7 +105,7 @@ def _tokenizer(processor: Any) -> dict[str, Any] | None:
 def _sentence(folder: Any) -> dict[str, Any] | None:
     """What the files of sentence-transformers ask for, where they are there."""
     from triarch.checkpoint import sidecars_of
-    from triarch.tasks._sentence import recipe
+    from triarch.inputs.sentence_recipe import recipe
 
     if not folder.has("modules.json"):
         return None

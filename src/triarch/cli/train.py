@@ -17,6 +17,7 @@ TABLES = {  # settings that are tables, each with its flag and what an entry of 
     "options": ("--option", "NAME=VALUE", "An option of the objective, such as share=0.15 of mlm."),
     "config": ("--config", "NAME=VALUE", "A size of a model that starts from nothing, such as num_layers=4."),
     "optimizer_options": ("--optimizer-option", "NAME=VALUE", "An option of the optimizer, such as beta2=0.98."),
+    "about": ("--about", "NAME=TEXT", "For the card: name, language, data, data_licence, data_source, base_licence."),
     "schedule_options": ("--schedule-option", "NAME=VALUE", "An option of the schedule, such as minimum=0.1."),
 }
 
@@ -27,7 +28,7 @@ def _entries(_context: click.Context, option: click.Parameter, given: tuple[str,
         name, equals, value = entry.partition("=")
         if not equals or not name:
             raise click.BadParameter(f"found {entry!r}, wanted {option.metavar}.")
-        found[name] = value if option.name == "columns" else _value(value)
+        found[name] = value if option.name in ("columns", "about") else _value(value)
     return found
 
 
@@ -90,8 +91,9 @@ def settings_of(context: click.Context, given: tuple[str, ...], flags: dict[str,
             if "family" not in chosen:
                 chosen.setdefault(name, value)
         elif name in TABLES:
-            held = chosen.get(name, {})
-            chosen[name] = (held if isinstance(held, dict) else {}) | value
+            held = chosen.setdefault(name, {})
+            if isinstance(held, dict):  # if not, the settings say so
+                chosen[name] = held | value
         elif source is not ParameterSource.DEFAULT:
             chosen[name] = value
     return make(chosen)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from triarch.errors import InvalidInput, show
@@ -46,6 +47,8 @@ def train(
     """
     given = {"data": data, "validation": validation, "test": test}
     rows = {name: value for name, value in given.items() if value is not None and not _is_paths(value)}
+    for name, value in rows.items():
+        _check_rows(name, value)
     paths = {name: _paths(value) for name, value in given.items() if value is not None and name not in rows}
     return train_by(make(settings | paths), rows, resume=resume, dry_run=dry_run, note=note or _say)
 
@@ -55,19 +58,30 @@ def train_by(
 ) -> dict[str, Any]:
     """The same by settings, with rows in the place of files by the names of these."""
     from triarch.training import finish, plan, run
+    from triarch.training.workplace import held, workplace
 
-    if settings.output is None and not dry_run:
+    if not settings.output and not dry_run:
         raise InvalidInput("there is no output; name a folder for the model")
     rows = rows or {}
-    with finish.workplace(settings.output, dry_run) as folder, run.held(folder, resume or dry_run):
-        planned = plan.prepare(settings, note, folder, train=rows.get("data"), validation=rows.get("validation"))
-        if dry_run:
-            return planned.facts | finish.try_one(planned)
-        for name, fact in planned.facts.items():
-            note(f"{name}: {fact}")
+    with workplace(settings.output, dry_run) as folder, held(folder, resume or dry_run) as begun:
+        if resume and not begun:
+            note("there is no run to go on with: starting at the beginning")
+        planned = plan.prepare(
+            settings,
+            note,
+            folder,
+            train=rows.get("data"),
+            validation=rows.get("validation"),
+            test=rows.get("test"),
+        )
+        if not dry_run:
+            for name, fact in planned.facts.items():
+                note(f"{name}: {fact}")
         with run.Run(planned, folder) as running:
+            if dry_run:
+                return planned.facts | finish.try_one(running)
             running.train()
-            return finish.finish(running, folder, rows.get("test"))
+            return finish.finish(running, folder)
 
 
 def evaluate(
@@ -84,6 +98,8 @@ def evaluate(
     """
     from triarch.training import finish
 
+    if not _is_paths(data):
+        _check_rows("data", data)
     given = make(settings | {"model": os.fspath(model)} | ({"data": _paths(data)} if _is_paths(data) else {}))
     return finish.evaluate(given, None if _is_paths(data) else data, note or _say)
 
@@ -98,5 +114,15 @@ def _paths(value: Any) -> list[str]:
     return [os.fspath(one) for one in ([value] if isinstance(value, str | os.PathLike) else value)]
 
 
+def _check_rows(name: str, value: Any) -> None:
+    """Raises InvalidInput unless it is a list of rows, or Rows as reading gives them."""
+    from triarch.training.data.rows import Rows
+
+    if not isinstance(value, list | tuple | Rows):
+        raise InvalidInput(f"{name} is a {type(value).__name__}, wanted paths, or a list of rows: dicts of columns")
+
+
 def _say(line: str) -> None:
-    print(f"triarch: {show(line, 10_000)}", file=sys.stderr, flush=True)
+    if sys.stderr is not None:
+        with suppress(OSError, ValueError):  # one that is gone, or closed, is no reason to fail
+            print(f"triarch: {show(line, 10_000)}", file=sys.stderr, flush=True)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import os
 import platform
+import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -16,15 +17,17 @@ import numpy as np
 import torch
 
 from triarch import __version__, checkpoint
-from triarch.errors import InvalidInput, TriarchError, show
+from triarch.errors import InvalidInput, show
 from triarch.layers import low_rank
-from triarch.training import card, learner, plan, report
+from triarch.objectives._base import Objective
+from triarch.training import card, plan, report
 from triarch.training.data.rows import Rows
 from triarch.training.facts import Data, Facts, Mistakes
 from triarch.training.history import History
 from triarch.training.history import read as read_log
 from triarch.training.learner import Learner
-from triarch.training.plan import Plan
+from triarch.training.model import make_objective
+from triarch.training.plan import Plan, Source
 from triarch.training.run import Run
 from triarch.training.settings import Settings
 
@@ -41,41 +44,20 @@ TASKS = {
 SHOWN_LABELS = 200  # a confusion matrix of more is no picture
 
 
-@contextmanager
-def workplace(output: str | None, dry_run: bool) -> Iterator[Path]:
-    """The run's folder, or for a trial one that is gone at the end. Raises TriarchError where it can't be made."""
-    if dry_run or output is None:
-        with tempfile.TemporaryDirectory(prefix="triarch-") as folder:
-            yield Path(folder)
-        return
-    path = Path(output)
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise TriarchError(f"cannot make the folder {show(path)} ({error.strerror}); choose another output") from None
-    if not os.access(path, os.W_OK | os.X_OK):
-        raise TriarchError(f"cannot write into {show(path)} (permission denied); choose another output")
-    yield path
-
-
-def try_one(planned: Plan) -> dict[str, Any]:
-    """Loss and seconds of one batch, forward and backward; nothing is learned."""
-    settings = planned.settings
-    learning = Learner(planned.model, planned.objective, bfloat16=settings.precision == "bfloat16", note=planned.note)
-    planned.model.train()
-    epoch, indices = planned.order.at(0)
+def try_one(running: Run) -> dict[str, Any]:
+    """Loss and seconds of the first batch, forward and backward; nothing is learned."""
     begin = time.perf_counter()
-    examples = [planned.train.draw(int(i), learner.drawing(settings.seed, epoch, int(i))) for i in indices]
-    found = learning.gradients(examples, (settings.seed, 0))
+    _, _, examples = running.batch()
+    found = running.learner.gradients(examples, (running.settings.seed, 0))
     return {"first loss": found.loss, "first batch": f"{found.tokens:,} tokens in {time.perf_counter() - begin:.2f} s"}
 
 
-def finish(running: Run, folder: Path, test: Any = None) -> dict[str, Any]:
+def finish(running: Run, folder: Path) -> dict[str, Any]:
     """Write the model, measure it, write report and card; returns what was measured."""
     planned, settings = running.plan, running.settings
     model, note = planned.model, planned.note
     model.eval()
-    measured_on, metrics, outcomes = _last_measurement(running, test)
+    measured_on, metrics, outcomes = _last_measurement(running)
     past = read_log(running.log_path)
     facts = _facts(running, folder, past, measured_on, metrics)
     if planned.objective.SCORES != "Features":  # of a sentence encoder's recipe, which this no longer is
@@ -83,15 +65,25 @@ def finish(running: Run, folder: Path, test: Any = None) -> dict[str, Any]:
     if low_rank.wrapped(model):
         assert settings.model is not None
         checkpoint.save_adapter(model, folder, base=settings.model)
+        if os.path.isdir(settings.model):
+            note(f"adapter_config.json names its base by the path {os.path.abspath(settings.model)}")
     else:
         checkpoint.save(model, folder)
     report.write_report(folder, running.log_path, facts, _mistakes(planned, outcomes))
     card.write_card(folder, facts)
+    shutil.rmtree(running.folder / "tokens", ignore_errors=True)  # the data, which is not the model's to carry along
     note(f"model, card and report are in {folder}")
     outcome: dict[str, Any] = {"output": str(folder), "steps": running.step, "seconds": round(running.seconds, 1)}
     if running.best:
         outcome["best step"] = running.best["step"]
-    return outcome | ({f"{measured_on.part} {name}": value for name, value in metrics.items()} if measured_on else {})
+    if measured_on is not None:
+        outcome |= {f"{measured_on.part} {name}": value for name, value in finite(metrics).items()}
+    return outcome
+
+
+def finite(metrics: dict[str, float]) -> dict[str, float | None]:
+    """None for what there is no number of, such as the correlation with a constant: JSON has no other word."""
+    return {name: value if math.isfinite(value) else None for name, value in metrics.items()}
 
 
 def evaluate(settings: Settings, rows: Any, note: Callable[[str], None]) -> dict[str, float]:
@@ -102,32 +94,50 @@ def evaluate(settings: Settings, rows: Any, note: Callable[[str], None]) -> dict
         made, data, _ = plan.material(settings, note, rows, None)
         assert settings.model is not None
         network = checkpoint.load(settings.model, scores=(made.SCORES,), dtype="float32", device=settings.device)
-        objective = plan.make_objective(settings, made, network)
+        _check_problem(network.config.extra.get("problem_type"), made)
+        objective = make_objective(settings, made, network)
         if isinstance(data, Rows):
             objective.prepare(data)
         source = plan.source_of(data, objective, settings, Path(folder), note)
         note(f"{objective.NAME} on {source.said}")
         learning = Learner(
-            network, objective, bfloat16=settings.precision == "bfloat16", micro_tokens=settings.micro_tokens
+            network,
+            objective,
+            bfloat16=settings.precision == "bfloat16",
+            micro_tokens=settings.micro_tokens,
+            whole=settings.size,
+            note=note,
         )
         return learning.measure(source.examples, settings.seed)[0]
 
 
-def _last_measurement(running: Run, test: Any) -> tuple[Data | None, dict[str, float], list[Any]]:
+def _check_problem(trained: Any, made: type[Objective]) -> None:
+    """Raises InvalidInput where a model says that it has learned another thing about labels."""
+    wanted = made.CONFIG.get("problem_type")
+    if trained is not None and wanted is not None and trained != wanted:
+        raise InvalidInput(
+            f"the model has learned {show(trained)}, the data was read for {wanted} ({made.NAME}); name the objective"
+        )
+
+
+def _last_measurement(running: Run) -> tuple[Data | None, dict[str, float], list[Any]]:
     """On the test data if there are any, else on the validation data, of the model as it is kept."""
     planned, settings = running.plan, running.settings
-    if test is not None or settings.test:
-        data = plan.tested(planned, test)
-        source = plan.source_of(data, planned.objective, settings, running.folder / "tokens" / "test", planned.note)
-        part, names, examples, rows = "test", settings.test, source.examples, len(source.examples)
+    if planned.test is not None:
+        part, names, source = "test", settings.test, planned.test
     elif planned.validation is not None:
-        part, names, examples, rows = "validation", settings.validation or settings.data, planned.validation, 0
-        rows = len(planned.validation)
+        part, names, source = "validation", settings.validation or settings.data, planned.validation
     else:
         return None, {}, []
     planned.note(f"measuring on the {part} data")
-    metrics, outcomes = running.measure(examples)
-    return Data(_name(names), part, rows), metrics, outcomes
+    metrics, outcomes = running.measure(source.examples)
+    return _data(_name(names), part, source), metrics, outcomes
+
+
+def _data(name: str, part: str, source: Source) -> Data:
+    """How much of it there is: rows, or passages of running text; and what was left out."""
+    count = len(source.examples) if source.rows is None else len(source.rows)
+    return Data(name, part, count, note=f"{source.skipped:,} rows left out" if source.skipped else "")
 
 
 def _facts(running: Run, folder: Path, past: History, measured_on: Data | None, metrics: dict[str, float]) -> Facts:
@@ -140,8 +150,11 @@ def _facts(running: Run, folder: Path, past: History, measured_on: Data | None, 
             value = chosen[name]
             chosen[name] = _name(value) if isinstance(value, list) else _file_name(value)
     tokens = past.of_steps("tokens").values
-    source, licence = about.get("data_source", ""), about.get("data_licence")
-    name = about.get("data", _name(settings.data))
+    learned, licence = (
+        _data(about.get("data", _name(settings.data)), "training", planned.train),
+        about.get("data_licence"),
+    )
+    origin = "; ".join(filter(None, (about.get("data_source"), learned.note)))
     if measured_on is not None:
         measured_on = replace(measured_on, name=about.get("data", measured_on.name), license=licence)
     return Facts(
@@ -162,7 +175,7 @@ def _facts(running: Run, folder: Path, past: History, measured_on: Data | None, 
         tokens=int(np.nansum(tokens)) if len(tokens) else 0,
         hardware={"processor": _processor(), "device": str(running.learner.device)},
         software={"triarch": __version__, "torch": torch.__version__, "python": platform.python_version()},
-        data=(Data(name, "training", len(planned.train), license=licence, note=source),),
+        data=(replace(learned, license=licence, note=origin),),
         metric=planned.metric,
         best_step=running.best.get("step"),
         metrics=metrics,

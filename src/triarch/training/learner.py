@@ -22,10 +22,10 @@ from triarch.engine.batches import token_batches
 from triarch.errors import TriarchError
 from triarch.family import Network
 from triarch.objectives._base import Example, Objective
+from triarch.training import seeds
 
 MICRO_TOKENS = {"cpu": 1024, "cuda": 32_768}  # with padding; on a CPU larger pieces fall out of its caches
 CHUNK = 4096  # examples that a measurement sorts by length at a time
-MEASURING = 1 << 32  # in the place of the epoch: a measurement draws the same corruptions each time
 
 Result = TypeVar("Result")
 
@@ -87,7 +87,7 @@ class Learner:
             self._halve(examples)
 
     def _gradients(self, examples: Sequence[Example], seed: tuple[int, int]) -> Step:
-        torch.manual_seed(mixed(*seed))
+        torch.manual_seed(seeds.seed("dropout", *seed))
         batches = [self.objective.batch([examples[i] for i in piece]) for piece in self._pieces(examples)]
         counts: dict[str, float] = {}
         for batch in batches:
@@ -98,7 +98,9 @@ class Learner:
         with self._autocast():
             for batch in batches:
                 placed = batch.to(self.device)
-                losses = self.objective.losses(self.objective.forward(self.model, placed), placed)
+                scores = self.objective.forward(self.model, placed)
+                with self._plain():
+                    losses = self.objective.losses(scores, placed)
                 # A batch may hold nothing to learn of one kind, such as only windows without a word's first piece
                 terms = [loss / counts[name] for name, loss in losses.items() if counts[name]]
                 if terms:
@@ -127,10 +129,10 @@ class Learner:
         with evaluating(self.model), torch.inference_mode(), self._autocast():
             for start in range(0, len(source), chunk):
                 indices = range(start, min(start + chunk, len(source)))
-                examples = [source.draw(i, drawing(seed, MEASURING, i)) for i in indices]
-                found, parts = self._within_memory(partial(self._measured, examples, done), examples)
+                examples = [source.draw(i, seeds.generator("measure", seed, i)) for i in indices]
+                found, pieces = self._within_memory(partial(self._measured, examples, done), examples)
                 outcomes += found
-                for name, loss, count in parts:
+                for name, loss, count in pieces:
                     sums[name] = sums.get(name, 0.0) + loss
                     counts[name] = counts.get(name, 0.0) + count
         losses = {name: sums[name] / counts[name] for name in sums if counts[name]}
@@ -147,9 +149,10 @@ class Learner:
         for piece in self._pieces(examples):
             batch = self.objective.batch([examples[i] for i in piece]).to(self.device)
             scores = self.objective.forward(self.model, batch)
-            losses = self.objective.losses(scores, batch)
+            with self._plain():
+                losses = self.objective.losses(scores, batch)
+                found += self.objective.outcomes(scores, batch)
             parts += [(name, float(loss), batch.counts[name]) for name, loss in losses.items()]
-            found += self.objective.outcomes(scores, batch)
             order += piece
             done(len(piece))
         return [found[i] for i in np.argsort(order)], parts
@@ -188,6 +191,10 @@ class Learner:
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16)
 
+    def _plain(self) -> torch.autocast:
+        """Losses and metrics are computed as they are written: similarities in bfloat16 would change their order."""
+        return torch.autocast(self.device.type, enabled=False)
+
 
 def clip(parameters: list[nn.Parameter], longest: float | None) -> float:
     """Scale gradients so that together their norm is at most `longest`; returns the norm before.
@@ -207,16 +214,6 @@ def first_not_finite(model: nn.Module) -> str:
     """The name of the first parameter whose gradient is not a number; empty if all are."""
     grads = ((name, parameter.grad) for name, parameter in model.named_parameters())
     return next((name for name, grad in grads if grad is not None and not grad.isfinite().all()), "")
-
-
-def mixed(*numbers: int) -> int:
-    """One seed of several numbers, far apart for neighbours."""
-    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0])
-
-
-def drawing(seed: int, epoch: int, index: int) -> np.random.Generator:
-    """What an example is corrupted with: a function of the seed, the epoch and the example alone."""
-    return np.random.default_rng((seed, epoch, index))
 
 
 def recompute_blocks(model: nn.Module) -> None:

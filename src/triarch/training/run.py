@@ -11,47 +11,31 @@ import json
 import math
 import os
 import signal
-import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NoReturn
 
-import filelock
-import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
-from triarch.errors import CheckpointMismatch, CorruptFile, InvalidInput, NotFound, TriarchError, UnsafeFile, show
+from triarch.errors import CheckpointMismatch, InvalidInput, TriarchError, show
 from triarch.files import write_text
-from triarch.training import learner, state
+from triarch.objectives._base import Example
+from triarch.training import learner, seeds, state
 from triarch.training.average import Average
 from triarch.training.learner import Learner, NotFinite, Step
 from triarch.training.optimizers import optimizer, restore, set_rate, state_of
 from triarch.training.parameters import groups, trained
 from triarch.training.plan import Plan
+from triarch.training.progress import Progress
 from triarch.training.schedules import schedule
 from triarch.training.tensorboard import Board
+from triarch.training.workplace import FOLDER, LOG
 
 FALLING = ("loss", "perplexity", "mse", "mae")  # metrics that are better when lower
-FOLDER, LOG = "training", "log.jsonl"  # in the output folder, and in that one
-NOTE_SECONDS = 30.0  # between lines of progress where stderr is no terminal
 TERMINATED = 143
-
-
-@contextmanager
-def held(output: Path, resume: bool) -> Iterator[None]:
-    """Hold a folder against other runs. Raises InvalidInput where one is at work in it, or was and is not resumed."""
-    folder = output / FOLDER
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with filelock.FileLock(folder / "lock").acquire(timeout=0):
-            if not resume and ((folder / LOG).exists() or any(folder.glob("checkpoints/step-*"))):
-                raise InvalidInput(f"{output} holds a run; pass resume to go on with it, or choose another output")
-            yield
-    except filelock.Timeout:
-        raise InvalidInput(f"{output} is in use by another run; wait for it, or choose another output") from None
+KEPT = {"identity": dict, "optimizer": dict, "seconds": float, "best": dict, "stale": int, "measured": int}
 
 
 class Run:
@@ -64,9 +48,9 @@ class Run:
         self.step = 0
         self.seconds = 0.0  # of training, over all of the run's processes
         self.best: dict[str, Any] = {}  # step and value of the best measurement
+        self.best_saved: dict[str, Any] = {}  # the same, of those in checkpoints
         self.stale = 0  # measurements since then
         self.measured = self.saved = 0  # steps at which that was last done
-        self.evaluations: list[dict[str, Any]] = []
         self.signal = 0
         self.average: Average | None = None
         self.board: Board | None = None
@@ -77,7 +61,8 @@ class Run:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._log.close()
+        with suppress(OSError):
+            self._log.close()
         if self.board is not None:
             self.board.close()
 
@@ -87,39 +72,41 @@ class Run:
         Raises KeyboardInterrupt or SystemExit after Ctrl-C or SIGTERM, once the state is saved, and NotFinite before a
         step that would have spoiled the weights.
         """
-        with self._signals(), self._bar() as bar:
+        with self._signals(), Progress(self.step, self.plan.total_steps, self.plan.note) as bar:
             while True:
-                try:
-                    if self.step and self.measured < self.step and self._due(self.settings.evaluate_every):
-                        self._evaluate(bar)
-                except _Stop:
-                    pass  # the measurement is made again when the run goes on
-                if self.signal or (self.saved < self.step and self._worth_saving()):
-                    self._save(must=bool(self.signal))
-                if self.signal == signal.SIGINT:
-                    raise KeyboardInterrupt
-                if self.signal:
-                    raise SystemExit(TERMINATED)
-                if self.step == self.plan.total_steps or self._out_of_patience():
+                self._evaluate(bar)
+                asked, last = self.signal, self.step == self.plan.total_steps or self._out_of_patience()
+                if (asked or (self.saved < self.step and (last or self._worth_saving()))) and not self._save(
+                    must=bool(asked) or last
+                ):
+                    self.best = self.best_saved  # what is not on disk cannot be returned to
+                if asked:
+                    _leave(asked)
+                if last:
                     break
                 self._advance(bar)
+            if self.signal:  # that came while the last state was saved
+                _leave(self.signal)
         if self._out_of_patience():
             self.plan.note(f"{self.plan.metric} has not improved in {self.stale} measurements: stopped")
-        if self.settings.best and self.best and self.best["step"] != self.step:
+        if not self.settings.best:
+            self.best = {}
+        elif self.best and self.best["step"] != self.step:
             self._return_to_best()
         if self.average is not None:
             self.average.apply()
             self.average = None  # the weights are its mean now
 
     def _worth_saving(self) -> bool:
-        return self._due(self.settings.save_every) or self.best.get("step") == self.step or self._out_of_patience()
+        return self._due(self.settings.save_every) or (self.settings.best and self.best.get("step") == self.step)
 
     def _return_to_best(self) -> None:
         step = self.best["step"]
         try:
             found = state.verified(self.checkpoints / f"step-{step:08}", step)
-        except (CorruptFile, NotFound, UnsafeFile) as error:
+        except state.DAMAGE as error:
             self.plan.note(f"{error}: the best model, that of step {step:,}, is lost; keeping the last")
+            self.best = {}
             return
         self._restore_weights(found)
         self.plan.note(f"keeping the model of step {step:,}, the best in {self.plan.metric}")
@@ -128,9 +115,8 @@ class Run:
 
     def _advance(self, bar: Any) -> None:
         begin = time.perf_counter()
-        settings, plan = self.settings, self.plan
-        epoch, indices = plan.order.at(self.step)
-        examples = [plan.train.draw(int(i), learner.drawing(settings.seed, epoch, int(i))) for i in indices]
+        settings = self.settings
+        epoch, indices, examples = self.batch()
         self.trained.apply(self.step)
         rate = settings.lr * self.schedule(self.step)
         set_rate(self.optimizer, rate)
@@ -138,7 +124,7 @@ class Run:
             found = self.learner.gradients(examples, (settings.seed, self.step))
             norm = learner.clip(self.parameters, settings.clip)
         except NotFinite as error:
-            self._stop_before(error, epoch, indices)
+            raise self._stop_before(error, epoch, indices, examples) from None
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         if self.average is not None:
@@ -148,18 +134,29 @@ class Run:
         self.seconds += seconds
         self._note_step(found, norm, rate, seconds, bar)
 
-    def _stop_before(self, error: NotFinite, epoch: int, indices: Iterable[int]) -> None:
-        """Save the state before the step, and say where it stands."""
+    def batch(self) -> tuple[int, list[int], list[Example]]:
+        """Of the step that comes: its epoch, the numbers of its examples, and these."""
+        epoch, found = self.plan.order.at(self.step)
+        indices: list[int] = found.tolist()
+        return (
+            epoch,
+            indices,
+            [self.plan.train.examples.draw(i, seeds.generator("draw", self.settings.seed, epoch, i)) for i in indices],
+        )
+
+    def _stop_before(self, error: NotFinite, epoch: int, indices: list[int], examples: list[Example]) -> NotFinite:
+        """Save the state before the step; the error, with where it stands."""
         culprit = learner.first_not_finite(self.plan.model)
         self.plan.model.zero_grad()
-        self._save()
-        rows = [self.plan.place(int(i)) for i in indices]
-        where = ", ".join(rows[:3]) + (", …" if len(rows) > 3 else "")
+        saved = "is saved" if self._save() else "could not be saved"
+        alone = self.learner.not_finite(examples)
+        rows = list(dict.fromkeys(self.plan.train.place(indices[i]) for i in alone or range(len(indices))))
+        where = ", ".join(rows[:3]) + (f" and {len(rows) - 3:,} more" if len(rows) > 3 else "")
         what = f", first in the gradient of {culprit}" if culprit else ""
-        raise NotFinite(
-            f"{error} at step {self.step + 1:,} (epoch {epoch + 1}; {where}){what}; the state before it is saved: look "
+        return NotFinite(
+            f"{error} at step {self.step + 1:,} (epoch {epoch + 1}; {where}){what}; the state before it {saved}: look "
             "at these rows, or start anew with a lower lr or more warmup"
-        ) from None
+        )
 
     def _note_step(self, found: Step, norm: float, rate: float, seconds: float, bar: Any) -> None:
         line: dict[str, Any] = {"step": self.step, "epoch": round(self._epochs(), 4), "loss": found.loss}
@@ -172,17 +169,21 @@ class Run:
     # Measuring
 
     def _evaluate(self, bar: Any) -> None:
-        if self.plan.validation is None:
+        """Measure if it is time to. What a signal cuts short is done first by the run that goes on."""
+        if self.plan.validation is None or self.measured == self.step or not self._due(self.settings.evaluate_every):
             return
         begin = time.perf_counter()
-        metrics, _ = self.measure(self.plan.validation)
+        try:
+            metrics, _ = self.measure(self.plan.validation.examples)
+        except _Stop:
+            return
+        self.measured = self.step
         self._write({"step": self.step, "evaluation": metrics, "seconds": round(time.perf_counter() - begin, 4)})
-        self.evaluations.append({"step": self.step} | metrics)
         value = metrics[self.plan.metric]
         better = not self.best or (
             (value < self.best["value"]) == falling(self.plan.metric) and value != self.best["value"]
         )
-        if better and not math.isnan(value):
+        if better and math.isfinite(value):
             self.best, self.stale = {"step": self.step, "value": value}, 0
         else:
             self.stale += 1
@@ -196,17 +197,15 @@ class Run:
             if self.signal:
                 raise _Stop
 
-        if self.average is None:
-            return self.learner.measure(source, self.settings.seed, interrupted)
-        with self.average.swap():
+        with nullcontext() if self.average is None else self.average.swap():
             return self.learner.measure(source, self.settings.seed, interrupted)
 
     def _out_of_patience(self) -> bool:
         return self.settings.patience is not None and self.stale >= self.settings.patience
 
     def _due(self, every: int | None) -> bool:
-        if self.step == self.plan.total_steps:
-            return True
+        if not self.step or self.step == self.plan.total_steps:
+            return bool(self.step)
         return self.step % every == 0 if every else self._epochs().is_integer()
 
     def _epochs(self) -> float:
@@ -224,6 +223,7 @@ class Run:
             plan.objective,
             bfloat16=settings.precision == "bfloat16",
             micro_tokens=settings.micro_tokens,
+            whole=settings.size,
             note=plan.note,
         )
         plan.model.train()
@@ -254,16 +254,17 @@ class Run:
             self.plan.note(f"going on from step {self.step:,} of {self.plan.total_steps:,}")
         elif self.log_path.exists():
             self.plan.note("no checkpoint yet: starting at the beginning")
-        self._cut_log()
-        self._log: IO[str] = self.log_path.open("a", encoding="utf-8", buffering=1)
         if self.settings.tensorboard:
             self.board = Board(self.folder / "tensorboard", self.step)
+        # Last, as a log is what says that a run has begun
+        self._cut_log()
+        self._log: IO[str] = self.log_path.open("a", encoding="utf-8", buffering=1)
 
     def _check_same(self, found: state.Checkpoint) -> None:
         """Raises InvalidInput, with the differences, for the state of a run with other settings or data."""
-        ours, theirs = self.plan.identity, found.state.get("identity")
-        if not isinstance(theirs, dict):
-            raise CheckpointMismatch("this run", ["identity"], [], [], "start anew in another folder")
+        if absent := [name for name, kind in KEPT.items() if type(found.state.get(name)) is not kind]:
+            raise CheckpointMismatch(f"this run ({found.path})", absent, [], [], "start anew in another folder")
+        ours, theirs = self.plan.identity, found.state["identity"]
         differing = [name for name in sorted(ours.keys() | theirs.keys()) if ours.get(name) != theirs.get(name)]
         if differing:
             listed = "; ".join(
@@ -277,12 +278,11 @@ class Run:
         restore(self.optimizer, found.read("optimizer"), found.state["optimizer"], self._learning())
         self.step = found.step
         self.seconds = found.state["seconds"]
-        self.best, self.stale = found.state["best"], found.state["stale"]
-        self.measured, self.saved = found.state["measured"], found.step
-        self.evaluations = found.state["evaluations"]
+        self.best, self.stale, self.measured = (found.state[name] for name in ("best", "stale", "measured"))
+        self.saved, self.best_saved = found.step, self.best
 
     def _restore_weights(self, found: state.Checkpoint) -> None:
-        _fill(self._learning(), found.read("weights"), found.path)
+        state.fill(self._learning(), found.read("weights"), found.path)
         if self.average is not None:
             self.average.restore(found.read("average"))
 
@@ -290,14 +290,14 @@ class Run:
         """All that learns at any step, in an order that is the same in each process."""
         return {name: self.trained.parameters[name] for name in sorted(self.trained.names)}
 
-    def _save(self, must: bool = False) -> None:
-        """A checkpoint of this step. A full disk ends the run only where there is no later time for it."""
+    def _save(self, must: bool = False) -> bool:
+        """A checkpoint of this step, and whether it is on disk; one that `must` be raises TriarchError if it can't."""
         learning = self._learning()
         slots, scalars = state_of(self.optimizer, learning)
-        tensors = {"weights": {name: _plain(p.data) for name, p in learning.items()}}
-        tensors["optimizer"] = {name: _plain(slot) for name, slot in slots.items()}
+        files: dict[str, Mapping[str, Tensor]] = {"weights": learning, "optimizer": slots}
         if self.average is not None:
-            tensors["average"] = {name: _plain(mean) for name, mean in self.average.state().items()}
+            files["average"] = self.average.state()
+        tensors = {name: {key: _plain(tensor) for key, tensor in group.items()} for name, group in files.items()}
         kept = {
             "identity": self.plan.identity,
             "optimizer": scalars,
@@ -305,18 +305,22 @@ class Run:
             "best": self.best,
             "stale": self.stale,
             "measured": self.measured,
-            "evaluations": self.evaluations,
         }
         self._flush()
         try:
+            # The rule that made the step can overflow where the gradient did not
+            if spoiled := [name for name, weights in learning.items() if not weights.isfinite().all()]:
+                raise NotFinite(f"{spoiled[0]} is not finite any more after step {self.step:,}; take a lower lr")
             state.write(self.checkpoints, self.step, tensors, kept)
         except TriarchError as error:
-            if must or self.step == self.plan.total_steps:
+            if must:
                 raise
-            self.plan.note(f"{error}; training goes on, and the next one is tried in its turn")
-            return
-        self.saved = self.step
-        state.purge(self.checkpoints, self.settings.keep, [self.best["step"]] if self.best else [])
+            self.plan.note(f"no checkpoint: {error}")
+            return False
+        self.saved, self.best_saved = self.step, self.best
+        protected = [self.best["step"]] if self.settings.best and self.best else []
+        state.purge(self.checkpoints, self.settings.keep, protected)
+        return True
 
     # The log
 
@@ -336,10 +340,11 @@ class Run:
         if not self.log_path.exists():
             return
         kept = []
-        for number, line in enumerate(self.log_path.read_bytes().splitlines(keepends=True), start=1):
+        for number, line in enumerate(self.log_path.read_bytes().splitlines(), start=1):
             with suppress(TriarchError):  # the last line of a killed run may be half a line
-                if state.parse_log(line, f"{self.log_path} line {number}").get("step", 0) <= self.step:
-                    kept.append(line.decode())
+                found = state.parse_log(line, f"{self.log_path} line {number}")
+                if found.get("step", 0) <= (self.measured if "evaluation" in found else self.step):
+                    kept.append(line.decode() + "\n")
         write_text(self.log_path, "".join(kept))
 
     # Signals and progress
@@ -350,9 +355,10 @@ class Run:
 
         def stop(number: int, _frame: Any) -> None:
             if self.signal:
-                raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(TERMINATED)
+                _leave(number)
             self.signal = number
-            self.plan.note("stopping after this step; once more to stop at once")
+            with suppress(RuntimeError):  # of a stream that was being written to when the signal came
+                self.plan.note("stopping after this step; once more to stop at once")
 
         before = {}
         try:
@@ -366,61 +372,18 @@ class Run:
             for number, handler in before.items():
                 signal.signal(number, handler)
 
-    @contextmanager
-    def _bar(self) -> Iterator[Progress]:
-        with Progress(self.step, self.plan.total_steps, self.plan.note) as bar:
-            yield bar
-
 
 class _Stop(Exception):
     """A measurement broken off by a signal."""
 
 
-class Progress:
-    """A bar on a terminal; elsewhere, such as in a file, a line now and then."""
-
-    def __init__(self, done: int, total: int, note: Callable[[str], None]):
-        self.done, self.total, self.note = done, total, note
-        self.bar = tqdm(total=total, initial=done, unit="step", disable=None, dynamic_ncols=True)
-        self.first, self.start, self.told = done, time.monotonic(), time.monotonic()
-        self.rate = 0.0  # tokens a second, averaged over about the last 20 steps
-
-    def __enter__(self) -> Progress:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.bar.close()
-
-    def step(self, loss: float, tokens: int, seconds: float) -> None:
-        rate = tokens / max(seconds, 1e-9)
-        self.rate = rate if not self.rate else 0.95 * self.rate + 0.05 * rate
-        self.done += 1
-        self.bar.set_postfix_str(f"loss {loss:.4g}, {self.rate:,.0f} tokens/s", refresh=False)
-        self.bar.update(1)
-        now = time.monotonic()
-        if self.bar.disable and now - self.told >= NOTE_SECONDS:
-            left = (now - self.start) / (self.done - self.first) * (self.total - self.done)
-            self.note(
-                f"step {self.done:,} of {self.total:,}, loss {loss:.4g}, {self.rate:,.0f} tokens/s, {_clock(left)} left"
-            )
-            self.told = now
-
-    def say(self, line: str) -> None:
-        if self.bar.disable:
-            self.note(line)
-        else:
-            self.bar.write(line, file=sys.stderr)
+def _leave(number: int) -> NoReturn:
+    raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(TERMINATED)
 
 
 def falling(metric: str) -> bool:
     """Whether a metric is better when it is lower."""
     return metric in FALLING or metric.endswith("_loss")
-
-
-def _clock(seconds: float) -> str:
-    minutes, rest = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
 def _finite(value: Any) -> Any:
@@ -432,13 +395,3 @@ def _finite(value: Any) -> Any:
 
 def _plain(tensor: Tensor) -> Tensor:
     return tensor.detach().cpu().contiguous()
-
-
-@torch.no_grad()
-def _fill(parameters: dict[str, Any], tensors: dict[str, Tensor], where: Path) -> None:
-    missing, unexpected = sorted(parameters.keys() - tensors.keys()), sorted(tensors.keys() - parameters.keys())
-    misshaped = [name for name in parameters.keys() & tensors.keys() if parameters[name].shape != tensors[name].shape]
-    if missing or unexpected or misshaped:
-        raise CheckpointMismatch(f"this run ({where})", missing, unexpected, misshaped, "choose another output")
-    for name, parameter in parameters.items():
-        parameter.copy_(tensors[name])

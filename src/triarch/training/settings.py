@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
+import re
 import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +21,17 @@ from triarch.suggest import did_you_mean
 
 RECIPE_BYTES = 1 << 20
 ABOUT = ("name", "language", "data", "data_licence", "data_source", "base_licence")  # what a model's card says besides
+EPOCHS, BATCH_SIZE = 3.0, 32  # where nothing else is said
 SUFFIXES = (".toml", ".yaml", ".yml")
+COUNTS = ("steps", "batch_size", "batch_tokens", "micro_tokens", "evaluate_every", "save_every", "keep", "patience")
+NEEDS = {  # settings that say nothing without another
+    "config": "family",
+    "tokenizer": "family",
+    "group": "validation_share",
+    "lora_alpha": "lora",
+    "lora_dropout": "lora",
+    "lora_targets": "lora",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,13 +53,14 @@ class Settings:
     tokenizer: str | None = None  # without a model: the folder of a tokenizer
     objective: str | None = None  # what is learned; by default what the columns of the data say
     options: dict[str, Any] = field(default_factory=dict)
+    labels: list[str] = field(default_factory=list)  # names of the classes, in order; by default those in the data
     teacher: str | None = None  # folder or repo id of a model to learn from: distillation of the objective
     output: str | None = None  # folder for the model, its card, the report, the log and the checkpoints
 
     # How long, and in what portions
-    epochs: float = 3.0  # passes over the data
+    epochs: float | None = None  # passes over the data; None: 3, or as many as `steps` make
     steps: int | None = None  # updates of the weights, in place of epochs
-    batch_size: int = 32  # examples of one update
+    batch_size: int | None = None  # examples of one update; None: 32, or as many as fit into `batch_tokens`
     batch_tokens: int | None = None  # in place of batch_size: tokens of one update, padding included
     buckets: bool = False  # examples of like length share an update; faster, and less random
     micro_tokens: int | None = None  # tokens in memory at once, padding included; None: what the device does best
@@ -95,9 +108,9 @@ class Settings:
 
     def __post_init__(self) -> None:
         check_fields(self)
-        for name in ("steps", "batch_size", "batch_tokens", "micro_tokens", "evaluate_every", "save_every", "keep"):
+        for name in COUNTS:
             self._at_least(name, 1)
-        for name in ("lora", "patience", "seed", "weight_decay", "warmup"):
+        for name in ("lora", "seed", "weight_decay", "warmup"):
             self._at_least(name, 0)
         for name in ("epochs", "lr", "clip", "layer_decay", "head_lr", "lora_alpha"):
             if (value := getattr(self, name)) is not None and not value > 0:
@@ -105,8 +118,19 @@ class Settings:
         for name in ("validation_share", "lora_dropout", "dropout", "average"):
             if (value := getattr(self, name)) is not None and not 0 <= value < 1:
                 raise InvalidInput(f"{name} is {value}, wanted a share from 0 to below 1")
+        for name, table in vars(self).items():
+            if isinstance(table, dict) and not all(isinstance(key, str) for key in table):
+                raise InvalidInput(f"{name} is {show(repr(table))}, wanted names and values")
         if self.layer_decay > 1:
             raise InvalidInput(f"layer_decay is {self.layer_decay}, wanted at most 1")
+        for one, other in (("epochs", "steps"), ("batch_size", "batch_tokens"), ("buckets", "batch_tokens")):
+            if getattr(self, one) and getattr(self, other):
+                raise InvalidInput(f"{one} and {other} are both given, and both say the same; choose one")
+        for name in ("columns", "options", "config", "optimizer_options", "schedule_options"):
+            if not _is_plain(getattr(self, name)):
+                raise InvalidInput(
+                    f"{name} holds {show(repr(getattr(self, name)), 80)}, wanted texts, numbers and lists"
+                )
         if self.validation and self.validation_share:
             raise InvalidInput("validation and validation_share are both given; choose one")
         if self.model is not None and self.family is not None:
@@ -117,13 +141,31 @@ class Settings:
                     f"about has {show(name)} = {show(repr(value), 40)}{did_you_mean(name, ABOUT)}; wanted texts under "
                     + ", ".join(ABOUT)
                 )
+        for name, needed in NEEDS.items():
+            default = Settings.__dataclass_fields__[name].default
+            if getattr(self, name) not in (default, {}) and not getattr(self, needed):
+                raise InvalidInput(f"{name} is given without {needed}, and does nothing then; give both, or neither")
         if self.seed >= 1 << 32:
             raise InvalidInput(f"seed is {self.seed}, wanted less than 2^32")
 
+    @property
+    def size(self) -> int:
+        """Examples of one update; where tokens say how large one is, of a batch that is never taken in pieces."""
+        return self.batch_size or BATCH_SIZE
+
     def _at_least(self, name: str, least: int) -> None:
         value = getattr(self, name)
-        if value is not None and not (math.isfinite(value) and value >= least):
+        if value is not None and value < least:
             raise InvalidInput(f"{name} is {value}, wanted at least {least}")
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether JSON can hold it: a recipe knows dates too."""
+    if isinstance(value, dict):
+        return all(isinstance(name, str) and _is_plain(part) for name, part in value.items())
+    if isinstance(value, list | tuple):
+        return all(map(_is_plain, value))
+    return value is None or isinstance(value, str | bool | int) or (isinstance(value, float) and math.isfinite(value))
 
 
 def make(given: dict[str, Any]) -> Settings:
@@ -132,21 +174,27 @@ def make(given: dict[str, Any]) -> Settings:
     for name in given:
         if name not in known:
             raise InvalidInput(f"no setting {show(name)!r}{did_you_mean(name, known)}; see triarch train --help")
-    lists = {"data", "validation", "test", "freeze", "stages"}
-    values: dict[str, Any] = {name: [v] if name in lists and isinstance(v, str) else v for name, v in given.items()}
+    lists = {"data", "validation", "test", "freeze", "stages", "labels"}
+    values: dict[str, Any] = {
+        name: os.fspath(value) if isinstance(value, os.PathLike) else value for name, value in given.items()
+    }
+    values |= {name: [value] for name, value in values.items() if name in lists and isinstance(value, str)}
     return Settings(**values)
 
 
 def read_recipe(path: Path) -> dict[str, Any]:
     """The settings in a TOML or YAML file. Raises NotFound, InvalidInput and LimitExceeded."""
     try:
-        data = path.read_bytes() if path.stat().st_size <= RECIPE_BYTES else None
+        if path.exists() and not path.is_file():
+            raise InvalidInput(f"recipe {show(path)} is a folder or a device; name a file")
+        with path.open("rb") as file:
+            data = file.read(RECIPE_BYTES + 1)
     except OSError as error:
         raise NotFound(f"recipe {show(path)} cannot be read ({error.strerror}); check the path") from None
-    if data is None:
+    if len(data) > RECIPE_BYTES:
         raise LimitExceeded(f"recipe {show(path)} is over {RECIPE_BYTES:,} bytes; no recipe is")
     try:
-        found = tomllib.loads(data.decode()) if path.suffix == ".toml" else _yaml(data)
+        found = tomllib.loads(data.decode()) if path.suffix.lower() == ".toml" else _yaml(data)
     except (ValueError, RecursionError) as error:  # the errors of both parsers, and of the encoding
         raise InvalidInput(f"recipe {show(path)} cannot be read ({show(error)}); mend it") from None
     if not isinstance(found, dict) or not all(isinstance(name, str) for name in found):
@@ -155,11 +203,22 @@ def read_recipe(path: Path) -> dict[str, Any]:
 
 
 def _yaml(data: bytes) -> Any:
+    """As TOML would have it: 1e-5 is a number, and a name stands once."""
     import yaml  # of those that huggingface_hub brings along
 
+    class Loader(yaml.SafeLoader):
+        def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+            made: dict[Any, Any] = super().construct_mapping(node, deep)
+            if len(made) < len(node.value):
+                raise ValueError("a name stands twice")
+            return made
+
+    Loader.add_implicit_resolver(
+        "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), [*"+-.0123456789"]
+    )
     try:
         if b"&" in data and any(isinstance(token, yaml.AliasToken) for token in yaml.scan(data)):
             raise ValueError("aliases are not taken")  # a few of them can stand for billions of values
-        return yaml.safe_load(data)
+        return yaml.load(data, Loader)
     except yaml.YAMLError as error:
         raise ValueError(str(error)) from None

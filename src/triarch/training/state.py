@@ -17,22 +17,34 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from triarch.errors import CorruptFile, InvalidInput, NotFound, TriarchError, UnsafeFile, show
+from triarch.errors import (
+    CheckpointMismatch,
+    CorruptFile,
+    InvalidInput,
+    LimitExceeded,
+    NotFound,
+    TriarchError,
+    UnsafeFile,
+    show,
+)
 from triarch.files import Folder, parse_json
 from triarch.weights import files
 
 FORMAT = 1  # of these folders; a newer one is refused
 NAME = re.compile(r"step-(\d{8,12})")
 STATE, MANIFEST = "state.json", "manifest.json"
+
+DAMAGE = (CorruptFile, NotFound, UnsafeFile, LimitExceeded)  # what reading a damaged checkpoint raises
 
 Tensors = dict[str, dict[str, Tensor]]  # by the file they go to, without its suffix
 
@@ -65,7 +77,8 @@ def write(root: Path, step: int, tensors: Tensors, state: dict[str, Any]) -> Pat
         _check_space(root, tensors)
         for name, group in tensors.items():
             save_file(group, temporary / f"{name}.safetensors")
-        (temporary / STATE).write_text(json.dumps({"step": step} | state, indent=1), encoding="utf-8")
+        text = json.dumps({"step": step} | state, indent=1, allow_nan=False)  # as what reads it takes none
+        (temporary / STATE).write_text(text, encoding="utf-8")
         listed = {file.name: {"bytes": file.stat().st_size, "sha256": _sha256(file)} for file in temporary.iterdir()}
         manifest = {"format": FORMAT, "files": listed}
         (temporary / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
@@ -75,7 +88,7 @@ def write(root: Path, step: int, tensors: Tensors, state: dict[str, Any]) -> Pat
         _sync(root)
     except (OSError, SafetensorError) as error:
         why = getattr(error, "strerror", None) or error
-        raise TriarchError(f"cannot write the checkpoint {path} ({show(why)}); free space on its disk") from None
+        raise TriarchError(f"cannot write the checkpoint {path} ({show(why)}); make room, or mend the disk") from None
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return path
@@ -91,10 +104,13 @@ def newest(root: Path, note: Callable[[str], None]) -> Checkpoint | None:
     for step, path in sorted(_steps(root), reverse=True):
         try:
             return verified(path, step)
-        except (CorruptFile, NotFound, UnsafeFile) as error:
+        except DAMAGE as error:
             aside = path.with_name(f"{path.name}.corrupt")
             shutil.rmtree(aside, ignore_errors=True)
-            path.rename(aside)
+            try:
+                path.rename(aside)
+            except OSError as refused:
+                raise TriarchError(f"{error}; it cannot be set aside ({refused.strerror}): move it away") from None
             damaged.append(path.name)
             note(f"{error}; set aside as {aside.name}")
     if damaged:
@@ -103,7 +119,7 @@ def newest(root: Path, note: Callable[[str], None]) -> Checkpoint | None:
 
 
 def verified(path: Path, step: int) -> Checkpoint:
-    """A checkpoint, every file of it checked against the manifest. Raises CorruptFile, NotFound, UnsafeFile."""
+    """A checkpoint, every file of it checked against the manifest. Raises one of DAMAGE."""
     folder = Folder(path)
     manifest = folder.json(MANIFEST)
     if isinstance(manifest, dict) and type(manifest.get("format")) is int and manifest["format"] > FORMAT:
@@ -121,6 +137,17 @@ def verified(path: Path, step: int) -> Checkpoint:
     if not isinstance(state, dict) or state.get("step") != step:
         raise CorruptFile(f"{path / STATE} is of another step")
     return Checkpoint(path, step, state)
+
+
+@torch.no_grad()
+def fill(parameters: Mapping[str, Tensor], tensors: Mapping[str, Tensor], where: Path) -> None:
+    """Copy tensors into the parameters of the same names. Raises CheckpointMismatch if any differ."""
+    missing, unexpected = sorted(parameters.keys() - tensors.keys()), sorted(tensors.keys() - parameters.keys())
+    misshaped = [name for name in parameters.keys() & tensors.keys() if parameters[name].shape != tensors[name].shape]
+    if missing or unexpected or misshaped:
+        raise CheckpointMismatch(f"this run ({where})", missing, unexpected, misshaped, "choose another output")
+    for name, parameter in parameters.items():
+        parameter.copy_(tensors[name])
 
 
 def purge(root: Path, keep: int, protected: Iterable[int]) -> None:

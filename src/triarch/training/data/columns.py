@@ -1,6 +1,7 @@
 """What kind of rows a data set holds, told by the names of its columns and the values in them.
 
-Each kind has its columns, by canonical names; USUAL lists the names under which data sets out there have them.
+A kind is what an objective reads, by the objective's name, or running text. Each has its columns, by canonical names;
+USUAL lists the names under which data sets out there have them.
 """
 
 import math
@@ -12,17 +13,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from triarch.errors import InvalidInput, show, some
+from triarch.objectives import objective, objectives
 from triarch.suggest import did_you_mean
 
-KINDS = {  # canonical columns; those ending in ? may be absent
-    "tagging": ("tokens", "tags"),
-    "span": ("question", "context", "answers", "id?"),
-    "contrastive": ("anchor", "positive", "negative?"),
-    "classification": ("text", "text_pair?", "label"),
-    "multi-label": ("text", "text_pair?", "labels"),
-    "regression": ("text", "text_pair?", "label"),
-    "documents": ("text",),
-}
+_FIELDS = {name: objective(name).FIELDS for name in objectives()}
+KINDS = {name: columns for name, columns in _FIELDS.items() if columns} | {"documents": ("text",)}
 LABELLED = ("classification", "multi-label", "regression")
 CANONICAL = tuple(dict.fromkeys(name.rstrip("?") for names in KINDS.values() for name in names))
 GROUP = "group"  # a column that any kind may have: rows of one group stay on one side of a split
@@ -91,7 +86,7 @@ def infer(
     """What rows (dicts) are, with some columns named ({ours: theirs}), or the kind given, where that is known.
 
     `typed` is false for cells of a table, in which numbers are strings. Raises InvalidInput for a column that is not
-    there, and where columns or values fit no kind, or several.
+    there, where columns or values fit no kind, or several, and for labels that are a table of 0 and 1.
     """
     asked = {ours: str(theirs) for ours, theirs in (columns or {}).items()}
     if kind is not None and kind not in KINDS:
@@ -111,8 +106,11 @@ def infer(
             continue
         values = ""
         if candidate in LABELLED:
-            values = values_of((row.get(chosen[_label_of(chosen)]) for row in rows), typed=typed)
-            candidate = _labelled(kind, values, chosen)
+            theirs = chosen[_label_of(chosen)]
+            values = values_of((row.get(theirs) for row in rows), typed=typed)
+            candidate = _labelled(kind, values, theirs)
+            if candidate == "multi-label":
+                _refuse_table([row.get(theirs) for row in rows], theirs)
             label = "labels" if candidate == "multi-label" else "label"
             chosen = {label if ours in ("label", "labels") else ours: theirs for ours, theirs in chosen.items()}
         chosen |= {GROUP: asked[GROUP]} if GROUP in asked else {}
@@ -132,7 +130,7 @@ def values_of(values: Iterable[Any], *, typed: bool = True) -> str:
     sorts = Counter(sort_of(value) for value in values)
     del sorts["missing"]
     if sorts["str"] and not typed:
-        cells = [value for value in values if sort_of(value) == "str"]
+        cells = [value.strip() for value in values if sort_of(value) == "str"]
         filled = [
             cell for cell in cells if cell.lower() != "nan"
         ]  # which is a name, and no number left out, beside names
@@ -228,15 +226,25 @@ def _label_of(chosen: dict[str, str]) -> str:
     return "labels" if "labels" in chosen else "label"
 
 
-def _labelled(kind: str | None, values: str, chosen: dict[str, str]) -> str:
+def _refuse_table(values: list[Any], theirs: str) -> None:
+    """Raises InvalidInput for lists with a 0 or a 1 for each class, which say no class by its name."""
+    lists = [value for value in values if sort_of(value) == "list"]
+    widths = {len(value) for value in lists}
+    if len(widths) == 1 and widths.pop() > 1 and all(cell in (0, 1) for value in lists for cell in value):
+        raise InvalidInput(
+            f"column {show(theirs)!r} holds lists of 0 and 1, one number a class; wanted names: write those of the "
+            "classes that apply"
+        )
+
+
+def _labelled(kind: str | None, values: str, theirs: str) -> str:
     """The kind that the values of a label make; `kind`, where it was given."""
     if kind is not None:
         return kind
-    theirs = chosen[_label_of(chosen)]
     if values == "whole":
         raise InvalidInput(
             f"column {show(theirs)!r} holds whole numbers written as fractions (1.0), which may be classes or amounts; "
-            "say which: kind=classification or kind=regression"
+            "say which as the objective: classification or regression"
         )
     if values in ("", "other"):
         raise InvalidInput(f"column {show(theirs)!r} holds no label that is a name, a number or a list; name another "

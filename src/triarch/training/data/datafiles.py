@@ -33,7 +33,7 @@ SUFFIXES = {
     ".conllu": "conllu",
     ".parquet": "parquet",
 }
-FORMATS = ("text", "lines", "jsonl", "json", "squad", "csv", "tsv", "conll", "conllu", "parquet")
+FORMATS = ("text", "lines", "sentences", "jsonl", "json", "squad", "csv", "tsv", "conll", "conllu", "parquet")
 PROGRAMS = {".py", ".pyc", ".sh", ".bat", ".ps1", ".js", ".exe", ".dll", ".so", ".dylib"}
 PICKLES = {".pkl", ".pickle", ".joblib", ".npy", ".npz", ".pt", ".pth", ".ckpt", ".bin"}
 ARCHIVES = {".zip", ".tar", ".tgz", ".7z", ".rar", ".bz2", ".xz", ".zst"}
@@ -202,7 +202,7 @@ class _Unpacked(io.RawIOBase):
         try:
             data = self.file.read1(len(buffer))
         except (OSError, EOFError, zlib.error) as error:
-            raise CorruptFile(f"{self.where} is damaged: gzip says {show(error)}; download it again") from None
+            raise CorruptFile(f"{self.where} is damaged: gzip says {show(error)}; pack or download it again") from None
         self.given += len(data)
         # The ratio says nothing of the first few bytes.
         if self.given > limits.MIB and self.given > limits.UNPACKED_RATIO * self.packed.tell():

@@ -17,8 +17,12 @@ from triarch.training.data.sentences import paragraphs
 class Document(NamedTuple):
     file: int
     number: int  # in its file
-    place: str
+    origin: Origin
     paragraphs: Iterator[str]
+
+    @property
+    def place(self) -> str:
+        return place(self.origin, self.number)
 
 
 def documents(files: list[DataFile], columns: Columns | None, complaints: Complaints) -> Iterator[Document]:
@@ -28,10 +32,10 @@ def documents(files: list[DataFile], columns: Columns | None, complaints: Compla
     is none; bad rows become complaints.
     """
     for i, file in enumerate(files):
-        if file.format == "text":
-            yield Document(i, 0, str(file), paragraphs(_lines(file, i, complaints)))
-            continue
         origin = Origin(str(file.path), READERS[file.format].unit)
+        if file.format == "text":
+            yield Document(i, 0, origin, paragraphs(_lines(file, i, complaints)))
+            continue
         reading: Reading | None = None
         for number, row in READERS[file.format].read(file, columns or {}):
             if isinstance(row, TriarchError):
@@ -43,7 +47,7 @@ def documents(files: list[DataFile], columns: Columns | None, complaints: Compla
             except InvalidInput as error:
                 complaints.add(i, number, f"{place(origin, number)}: {error}")
             else:
-                yield Document(i, number, place(origin, number), paragraphs(text.split("\n")))
+                yield Document(i, number, origin, paragraphs(text.split("\n")))
 
 
 def _lines(file: DataFile, index: int, complaints: Complaints) -> Iterator[str]:

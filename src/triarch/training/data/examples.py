@@ -5,20 +5,20 @@ from collections.abc import Sequence
 import numpy as np
 
 from triarch.errors import InvalidInput
-from triarch.objectives._base import Example, Objective
+from triarch.objectives._base import Example
 
 
 class Examples:
-    """What an objective made of rows; each is drawn as the objective wants it seen this time."""
+    """What an objective made of rows. Each is the same whenever it is drawn."""
 
-    def __init__(self, examples: Sequence[Example], objective: Objective):
+    def __init__(self, examples: Sequence[Example]):
         if not examples:
             raise InvalidInput("there are no examples; give at least one")
-        self.examples, self.objective = examples, objective
+        self.examples = examples
         self.lengths = np.array([example.length for example in examples])  # (N,) int64, in tokens
 
     def __len__(self) -> int:
         return len(self.examples)
 
     def draw(self, index: int, rng: np.random.Generator) -> Example:
-        return self.objective.draw(self.examples[index], rng)
+        return self.examples[index]

@@ -11,7 +11,7 @@ from contextlib import suppress
 from typing import Any, NamedTuple
 
 from triarch import limits
-from triarch.errors import CorruptFile, InvalidInput, TriarchError, show, some
+from triarch.errors import CorruptFile, InvalidInput, LimitExceeded, TriarchError, show, some
 from triarch.files import parse_json
 from triarch.inputs.rows import decoded, numbered_lines, numbered_objects
 from triarch.suggest import did_you_mean
@@ -50,6 +50,17 @@ def lines(file: DataFile, asked: Asked) -> Found:
                 yield number, line
             elif line.strip():
                 yield number, {"text": line}
+
+
+def sentences(file: DataFile, asked: Asked) -> Found:
+    """A sentence a line, and a blank line between documents: what BERT's own scripts were given to learn from.
+
+    A sentence becomes a paragraph of its document, so that it is never joined with the next.
+    """
+    for number, found in _blocks(file):
+        errors = [line for _, line in found if isinstance(line, TriarchError)]
+        lines = [line for _, line in found if isinstance(line, str)]
+        yield number, errors[0] if errors else {"text": "\n\n".join(lines)}
 
 
 def jsonl(file: DataFile, asked: Asked) -> Found:
@@ -171,6 +182,7 @@ def conllu(file: DataFile, asked: Asked) -> Found:
 READERS = {
     "text": Reader(text, ""),
     "lines": Reader(lines, "line"),
+    "sentences": Reader(sentences, "line"),
     "jsonl": Reader(jsonl, "line"),
     "json": Reader(json, "row"),
     "squad": Reader(squad, "row"),
@@ -290,14 +302,21 @@ def _place_of(asked: Asked, ours: str, default: int) -> int:
 
 
 def _blocks(file: DataFile) -> Iterator[tuple[int, list[tuple[int, str | TriarchError]]]]:
-    """The lines of each sentence, which a line of white space ends; and the number of its first."""
+    """The lines of each block, which a line of white space ends; and the number of its first."""
     block: list[tuple[int, str | TriarchError]] = []
+    size = 0
     with file.open() as opened:
         for number, line in numbered_lines(opened, str(file)):
             if isinstance(line, TriarchError) or line.strip(" \t\r"):
                 block.append((number, line))
+                size += 0 if isinstance(line, TriarchError) else len(line)
+                if size > limits.WHOLE_BYTES:
+                    raise LimitExceeded(
+                        f"{file} has over {limits.WHOLE_BYTES:,} characters from line {block[0][0]} on without a blank "
+                        "line, which ends a sentence or a document; write some, or give its true format"
+                    )
             elif block:
                 yield block[0][0], block
-                block = []
+                block, size = [], 0
     if block:
         yield block[0][0], block

@@ -9,6 +9,7 @@ from functools import lru_cache
 import numpy as np
 
 from triarch.errors import InvalidInput
+from triarch.training import seeds
 
 
 class Order:
@@ -22,13 +23,17 @@ class Order:
         batch_tokens: int | None = None,
         seed: int = 0,
         bucket: int | None = None,
+        least: int = 1,
     ):
         """`lengths` are those of the examples, in tokens. A batch has `batch_size` rows, or at most `batch_tokens`
         tokens with its padding.
 
         With `bucket`, stretches of that many examples of the shuffled order are sorted by length before they are cut
         into batches, and the batches shuffled: less padding, hardly less chance. By tokens the default is 8,192.
-        Raises InvalidInput for sizes that no batch can have.
+
+        No batch has fewer than `least` rows, for what is learned from several together. If the last one would, it joins
+        the one before; or takes rows from that one, where tokens bound them. Raises InvalidInput for sizes that no
+        batch can have.
         """
         self.lengths = np.asarray(lengths, dtype=np.int64)
         if (batch_size is None) == (batch_tokens is None):
@@ -40,10 +45,23 @@ class Order:
             raise InvalidInput(f"the seed is {seed}; wanted a whole number from 0 up")
         if not len(self.lengths):
             raise InvalidInput("there are no examples to put in order; give at least one")
-        if batch_tokens is not None and (longest := int(self.lengths.max())) > batch_tokens:
-            raise InvalidInput(f"an example has {longest:,} tokens, over batch_tokens={batch_tokens:,}; raise it")
-        self.batch_size, self.batch_tokens, self.seed = batch_size, batch_tokens, seed
+        if batch_size is not None and batch_size < least:
+            raise InvalidInput(
+                f"batch_size is {batch_size}, and what is learned here is to tell the rows of a batch apart; ask for "
+                f"{least} or more"
+            )
+        if len(self.lengths) < least:
+            raise InvalidInput(
+                f"there is {len(self.lengths)} example, and what is learned here is to tell {least} or more apart; "
+                "give more rows"
+            )
+        room = 2 * least - 1  # rows that each batch has room for, so that it can spare what the last one lacks
+        if batch_tokens is not None and room * (longest := int(self.lengths.max())) > batch_tokens:
+            tokens = f"{longest:,} tokens" + (f", times {room}" if room > 1 else "")
+            raise InvalidInput(f"an example has {tokens}, over batch_tokens={batch_tokens:,}; raise it")
+        self.batch_size, self.batch_tokens, self.seed, self.least = batch_size, batch_tokens, seed, least
         self.bucket = 8192 if bucket is None and batch_tokens is not None else bucket
+        self._steps = 0 if batch_size is None else len(self._cuts(self.lengths)) - 1  # of each epoch
         self._firsts = [0]  # the first step of each epoch, as far as is known, and of the one after
         self._epoch = lru_cache(maxsize=2)(self._cut)
 
@@ -53,7 +71,7 @@ class Order:
     def steps_per_epoch(self, epoch: int = 0) -> int:
         """How many batches an epoch has. By tokens this differs a little from epoch to epoch."""
         if self.batch_size is not None:
-            return -(-len(self) // self.batch_size)
+            return self._steps
         return self.first_step(epoch + 1) - self.first_step(epoch)
 
     def first_step(self, epoch: int) -> int:
@@ -80,11 +98,11 @@ class Order:
 
     def _cut(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
         """The indices of an epoch, batch after batch; and where batches begin, with the end of the last."""
-        rng = np.random.default_rng([self.seed, epoch])
+        rng = seeds.generator("order", self.seed, epoch)
         indices = rng.permutation(len(self))
         if self.bucket is None:
             assert self.batch_size is not None
-            return indices, np.append(np.arange(0, len(self), self.batch_size), len(self))
+            return indices, self._cuts(self.lengths)
         parts = []
         for turn, first in enumerate(range(0, len(self), self.bucket)):
             part = indices[first : first + self.bucket]
@@ -99,8 +117,9 @@ class Order:
         return indices[places], np.concatenate([[0], ends])
 
     def _cuts(self, lengths: np.ndarray) -> np.ndarray:
+        """Where batches begin, and the end of the last."""
         if self.batch_size is not None:
-            return np.append(np.arange(0, len(lengths), self.batch_size), len(lengths))
+            return self._evened([*range(0, len(lengths), self.batch_size), len(lengths)])
         assert self.batch_tokens is not None
         cuts, longest = [0], 0
         for i, length in enumerate(lengths.tolist()):
@@ -108,15 +127,12 @@ class Order:
             if (i + 1 - cuts[-1]) * longest > self.batch_tokens:
                 cuts.append(i)
                 longest = length
-        return np.array([*cuts, len(lengths)])
+        return self._evened([*cuts, len(lengths)])
 
-
-def shard(indices: np.ndarray, rank: int, world: int) -> np.ndarray:
-    """The part of a batch that one of `world` processes takes.
-
-    Every process sees every step, so all count the same steps; the part is empty where a batch has fewer rows than
-    there are processes. Together the parts are the batch, whatever `world` is.
-    """
-    if not 0 <= rank < world:
-        raise InvalidInput(f"there is no rank {rank} among {world}; wanted 0 to {world - 1}")
-    return indices[rank::world]
+    def _evened(self, cuts: list[int]) -> np.ndarray:
+        short = self.least - (cuts[-1] - cuts[-2])
+        if short > 0 and self.batch_tokens is not None:
+            cuts[-2] -= short
+        elif short > 0:
+            del cuts[-2]
+        return np.array(cuts)

@@ -47,10 +47,10 @@ class Passages:
         return [Passage((part & ~STARTS).astype(np.int64), (part & STARTS) > 0) for part in parts]
 
     def place(self, index: int) -> str:
-        """Which document a chunk is from, and where in it, both counted from 1."""
+        """Which document a chunk is from, and which sentence of it comes first, counted from 1."""
         document, token = self._document(index), self._cuts[self._chunks[index]]
         sentence = int(np.searchsorted(self.store.sentences, token, side="right"))
-        return f"document {document + 1}, sentence {sentence - int(self.store.documents[document])}"
+        return f"{self.store.place(document)}, sentence {sentence - int(self.store.documents[document])}"
 
     def _document(self, index: int) -> int:
         return int(np.searchsorted(self._ends, index, side="right")) - 1

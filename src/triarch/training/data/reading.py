@@ -1,19 +1,22 @@
 """Reading data: files or a list -> Rows in canonical columns, every bad row named with its place."""
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from triarch import limits
 from triarch.errors import InvalidInput, TriarchError, show
+from triarch.objectives._answers import answers_in
 from triarch.training.data import datafiles
 from triarch.training.data.columns import GROUP, NUMBER, Reading, infer, sort_of
 from triarch.training.data.datafiles import Paths
 from triarch.training.data.formats import READERS
-from triarch.training.data.rows import Complaints, Origin, Rows, place
+from triarch.training.data.rows import Complaints, Origin, Rows
 
 Columns = Mapping[str, str | int]
 POLICIES = ("refuse", "skip")
+MANY = 20  # labels; of more, most occur several times if they are labels
 
 
 def read(
@@ -29,21 +32,11 @@ def read(
     `columns` says which column of the data is which ({ours: theirs}; in a table without a header, and in CoNLL, theirs
     are numbers from 1); what it leaves out is told by usual names, and `kind` by the columns and their values. The
     answer is in `.reading`. All is read before bad rows are refused with InvalidInput, or skipped and reported.
-    Raises what `datafiles.find` and `columns.infer` raise, CorruptFile for a file that breaks its format as a whole.
+    White space around a label in the cell of a table is taken off. Raises what `datafiles.find` and `columns.infer`
+    raise, CorruptFile for a file that breaks its format as a whole.
     """
     rows, complaints = _gather(paths, format, columns, on_bad_row)
     return _canonical(rows, complaints, columns, kind, on_bad_row)
-
-
-def records(
-    paths: Paths, *, format: str | None = None, columns: Columns | None = None, on_bad_row: str = "refuse"
-) -> Rows:
-    """Rows with the columns that the files have, for a recipe to choose from; cells of a table are strings.
-
-    `columns` only says where a table has no header and which columns of CoNLL to read. Bad rows as in `read`.
-    """
-    rows, complaints = _gather(paths, format, columns, on_bad_row)
-    return _settled(rows, complaints, len(rows), on_bad_row)
 
 
 def rows_of(
@@ -57,10 +50,12 @@ def rows_of(
     _check(on_bad_row)
     raw, complaints = Rows([Origin("")]), Complaints()
     for number, row in enumerate(rows, 1):
-        if isinstance(row, str | dict):
-            raw.append(row if isinstance(row, dict) else {"text": row}, 0, number)
-        else:
+        if not isinstance(row, str | dict):
             complaints.add(0, number, f"row {number} is a {type(row).__name__}; wanted a dict with a value a column")
+        elif odd := [name for name in row if not isinstance(name, str)]:
+            complaints.add(0, number, f"row {number} has a column {_shown(odd[0])}; wanted names that are strings")
+        else:
+            raw.append(row if isinstance(row, dict) else {"text": row}, 0, number)
     return _canonical(raw, complaints, columns, kind, on_bad_row)
 
 
@@ -104,15 +99,33 @@ def _canonical(raw: Rows, complaints: Complaints, columns: Columns | None, kind:
     rows, shared = Rows(raw.origins), dict[str, str]()
     rows.reading = reading
     for i, row in enumerate(raw):
+        origin, number = raw.where(i)
         try:
-            rows.append(fit(row, reading, shared), *raw.where(i))
+            rows.append(fit(row, reading, shared, typed=raw.origins[origin].typed), origin, number)
         except InvalidInput as error:
-            complaints.add(*raw.where(i), f"{place(raw.origins[raw.where(i)[0]], raw.where(i)[1])}: {error}")
-    return _settled(rows, complaints, len(rows), on_bad_row)
+            complaints.add(origin, number, f"{raw.place(i)}: {error}")
+    settled = _settled(rows, complaints, len(rows), on_bad_row)
+    if reading.kind in ("classification", "multi-label"):
+        settled.warnings = _doubts(settled, reading)
+    return settled
 
 
-def fit(row: Mapping[str, Any], reading: Reading, shared: dict[str, str]) -> dict[str, Any]:
-    """A row in canonical columns. `shared` holds strings that recur, so that rows need not repeat them.
+def _doubts(rows: Rows, reading: Reading) -> list[str]:
+    """Whether labels look as if they were none, but numbers of rows, amounts or texts."""
+    ours = "labels" if reading.kind == "multi-label" else "label"
+    counts = Counter(label for found in rows.column(ours) for label in (found if isinstance(found, list) else [found]))
+    once = sum(count == 1 for count in counts.values())
+    if len(counts) <= MANY or 2 * once <= len(counts):
+        return []
+    return [
+        f"of {len(counts):,} labels in column {show(reading.columns[ours])} {once:,} occur only once; if they are "
+        f"amounts, set the objective to regression, if they are no labels, name another column: --column {ours}=NAME"
+    ]
+
+
+def fit(row: Mapping[str, Any], reading: Reading, shared: dict[str, str], *, typed: bool = True) -> dict[str, Any]:
+    """A row in canonical columns. `shared` holds strings that recur, so that rows need not repeat them; `typed` is
+    false for cells of a table.
 
     Raises InvalidInput for a value that its column cannot have.
     """
@@ -126,11 +139,13 @@ def fit(row: Mapping[str, Any], reading: Reading, shared: dict[str, str]) -> dic
         elif ours in ("tokens", "tags"):
             fitted[ours] = _words(value, _named(ours, theirs), shared)
         elif ours == "label":
-            fitted[ours] = _label(value, _named(ours, theirs), reading, shared)
+            bare = value if typed or not isinstance(value, str) else value.strip()
+            fitted[ours] = _label(bare, _named(ours, theirs), reading, shared)
         elif ours == "labels":
             fitted[ours] = _labels(value, _named(ours, theirs), shared)
         elif ours == "answers":
-            fitted[ours] = _answers(value, fitted["context"])
+            found = answers_in(value, fitted["context"])
+            fitted[ours] = [{"text": text, "start": start} for text, start in found]
         elif ours == "negative" and value is None:
             continue
         else:
@@ -228,30 +243,3 @@ def _labels(value: Any, name: str, shared: dict[str, str]) -> list[str]:
     if twice := [label for label in labels if labels.count(label) > 1]:
         raise InvalidInput(f"{name} hold {show(twice[0])!r} twice; list the names that apply, not a number a class")
     return labels
-
-
-def _answers(value: Any, context: str) -> list[dict[str, Any]]:
-    """Spans of the context, of SQuAD's form (a list of objects) or of data sets' (an object of lists)."""
-    if value is None:
-        raise InvalidInput("answers are missing; write a list, empty where there is no answer")
-    if isinstance(value, dict):
-        texts, starts = value.get("text"), value.get("answer_start", value.get("start"))
-        if not isinstance(texts, list | tuple) or not isinstance(starts, list | tuple) or len(texts) != len(starts):
-            raise InvalidInput("answers are no lists text and answer_start of one length; write one start a text")
-        pairs = list(zip(texts, starts, strict=True))
-    elif isinstance(value, list | tuple) and all(isinstance(answer, dict) for answer in value):
-        pairs = [(answer.get("text"), answer.get("answer_start", answer.get("start"))) for answer in value]
-    else:
-        raise InvalidInput(f"answers are {_shown(value)}; wanted a list of {{text, answer_start}}")
-    for text, start in pairs:
-        if not isinstance(text, str) or not text or sort_of(start) != "int":
-            raise InvalidInput(f"an answer is {_shown(text)} at {_shown(start)}; wanted a text, and where it starts")
-        if not start >= 0 or start + len(text) > len(context):
-            end = f"runs from {start} to {start + len(text)}, outside of the context of {len(context)} characters"
-            raise InvalidInput(f"the answer {show(text, 40)!r} {show(end)}; mend the row")
-        if context[start : start + len(text)] != text:
-            there = show(context[start : start + len(text)], 40)
-            raise InvalidInput(
-                f"the answer {show(text, 40)!r} starts at {start}, where the context has {there!r}; mend it"
-            )
-    return [{"text": text, "start": int(start)} for text, start in pairs]

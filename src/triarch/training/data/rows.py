@@ -40,8 +40,8 @@ class Complaints:
             first = [_without_advice(line) for line in self.lines()[:5]]
             more = f"; and {self.count - len(first):,} more" if self.count > len(first) else ""
             raise InvalidInput(
-                f"{self.count:,} of {total:,} rows cannot be used: {'; '.join(first)}{more}; mend them, or pass "
-                'on_bad_row="skip" to leave them out'
+                f"{self.count:,} of {total:,} rows cannot be used: {'; '.join(first)}{more}; mend them, or set "
+                "on_bad_row to skip, and they are left out"
             )
 
 
@@ -54,7 +54,8 @@ def _without_advice(message: str) -> str:
 class Rows(Sequence[dict[str, Any]]):
     """Rows as dicts, each with the place it was read from.
 
-    `skipped` holds complaints about the first rows that were left out, `skipped_count` the number of all that were.
+    `skipped` holds complaints about the first rows that were left out, `skipped_count` the number of all that were;
+    `warnings` says what looks wrong about the rows, and may be right.
     """
 
     def __init__(self, origins: list[Origin]):
@@ -62,6 +63,7 @@ class Rows(Sequence[dict[str, Any]]):
         self.reading: Reading | None = None  # what kind of rows these are; None for rows as files have them
         self.skipped: list[str] = []
         self.skipped_count = 0
+        self.warnings: list[str] = []
         self._values: list[tuple[Any, ...]] = []  # of each row its names, and then the values
         self._names: dict[tuple[str, ...], tuple[str, ...]] = {}
         self._origin = array("i")
@@ -100,7 +102,7 @@ class Rows(Sequence[dict[str, Any]]):
         return any(origin.typed for origin in self.origins)
 
     def take(self, indices: Iterable[int]) -> "Rows":
-        """Some of the rows, in the order of the indices. What was skipped in reading stays with the whole."""
+        """Some of the rows, in the order of the indices. What reading said of them stays with the whole."""
         taken = Rows(self.origins)
         taken.reading = self.reading
         for i in indices:

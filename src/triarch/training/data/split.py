@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from triarch.errors import InvalidInput, show
+from triarch.training import seeds
 from triarch.training.data.columns import GROUP
 from triarch.training.data.reading import rows_of
 from triarch.training.data.rows import Rows
@@ -46,7 +47,7 @@ def split(rows: Rows | list[dict[str, Any]], share: float, seed: int, group: str
     sizes = np.bincount(clusters)
     wanted = round(share * len(whole))
     held, taken = 0, np.zeros(len(sizes), dtype=bool)
-    for cluster in np.random.default_rng(seed).permutation(len(sizes)):
+    for cluster in seeds.generator("split", seed).permutation(len(sizes)):
         # One large group must not take the place of many.
         if held + sizes[cluster] <= max(wanted, 1):
             taken[cluster] = True

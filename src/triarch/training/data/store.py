@@ -4,12 +4,14 @@ A store is a folder of four files, all little-endian:
     tokens.bin     uint32, ids without special tokens; the highest bit is set where a word begins
     sentences.bin  int64, where each sentence begins in the tokens, and the end of the last
     documents.bin  int64, where each document begins in the sentences, and the end of the last
-    header.json    counts, sizes and sha256 of the above, and what the store was made of
+    header.json    counts, sizes and sha256 of the above, what the store was made of, and where documents were read
 """
 
 import hashlib
 import json
+import math
 import os
+import re
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -20,11 +22,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from tqdm import tqdm
 
+from triarch import limits
 from triarch.errors import CorruptFile, InvalidInput, TriarchError, show
 from triarch.files import Folder
-from triarch.training.data import datafiles
+from triarch.training.data import datafiles, origins
 from triarch.training.data.datafiles import Paths
 from triarch.training.data.documents import Document, digest, documents
+from triarch.training.data.origins import Origins
 from triarch.training.data.reading import Columns, rows_of
 from triarch.training.data.rows import Complaints, Rows
 from triarch.training.data.sentences import paragraphs, sentence_ends
@@ -38,6 +42,7 @@ VERSION = 1
 STARTS = np.uint32(1 << 31)  # the bit of a token that begins a word
 FILES = {"tokens": ("tokens.bin", "<u4"), "sentences": ("sentences.bin", "<i8"), "documents": ("documents.bin", "<i8")}
 CHECKED = 1 << 22  # values looked at in one go
+TRIED = 8  # documents that a trial is of, at least
 
 
 @dataclass(frozen=True)
@@ -59,10 +64,12 @@ class TokenStore:
         format: str | None = None,
         columns: Columns | None = None,
         on_bad_row: str = "refuse",
+        trial: int | None = None,
     ) -> "TokenStore":
         """Tokenize documents into a store, which appears whole or not at all; strings are paths.
 
-        Files are streamed. A store made before of the same documents by the same tokenizer is opened as it is. Raises
+        Files are streamed. A store made before of the same documents by the same tokenizer is opened as it is. With
+        `trial`, only the beginnings of the first documents are taken, about that many tokens in all. Raises
         InvalidInput for bad rows, or where the folder holds something else, and whatever reading the data raises.
         """
         if on_bad_row not in ("refuse", "skip"):
@@ -80,6 +87,8 @@ class TokenStore:
                 "files": [digest(file) for file in files],
                 "read_as": [sorted({file.format for file in files}), sorted((columns or {}).items()), on_bad_row],
             }
+        if trial is not None:
+            made_of["trial"] = trial
         made = hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()
         if _is_made(path, made):
             try:
@@ -87,7 +96,7 @@ class TokenStore:
             except CorruptFile:
                 pass  # and is built anew
         with _replacing_folder(path) as temporary:
-            header = _write(found, processor, temporary, complaints)
+            header = _write(found, processor, temporary, complaints, trial)
             total = header["documents"] + complaints.count
             if on_bad_row == "refuse":
                 complaints.refuse(total)
@@ -95,6 +104,8 @@ class TokenStore:
                 complaints.refuse(total)
                 raise InvalidInput("the documents hold no text; give at least one that does")
             header |= {"fingerprint": made, "skipped": complaints.count, "skipped_first": complaints.lines()[:5]}
+            if "files" in made_of:
+                made_of["files"] = made_of["files"][: limits.ORIGINS]  # of all of them there is the fingerprint
             header |= {"vocab_size": processor.vocab_size, "made_of": made_of}
             _synced(temporary / "header.json", json.dumps(header, indent=2).encode())
         return cls.open(path, verify=False)
@@ -128,6 +139,11 @@ class TokenStore:
         """Of the documents, the tokenizer, and the way they were read."""
         return str(self.header["fingerprint"])
 
+    def place(self, document: int) -> str:
+        """Where a document was read, such as "books.jsonl line 3", or its number, from 1, where that was not kept."""
+        found = origins.place(self.header.get("origins"), document)
+        return found or f"document {document + 1}"
+
     def __repr__(self) -> str:
         counts = (f"{self.header[name]:,} {name}" for name in ("documents", "sentences", "tokens"))
         return f"<token store: {', '.join(counts)}>"
@@ -140,12 +156,13 @@ def tokenizer_fingerprint(processor: "TextProcessor") -> str:
 
 def _of_rows(rows: Rows) -> Iterator[Document]:
     for i, row in enumerate(rows):
-        yield Document(*rows.where(i), rows.place(i), paragraphs(row["text"].split("\n")))
+        file, number = rows.where(i)
+        yield Document(file, number, rows.origins[file], paragraphs(row["text"].split("\n")))
 
 
 def _digest_rows(rows: Rows) -> str:
     if rows.reading is None or rows.reading.kind != "documents":
-        raise InvalidInput(f"the rows are {rows.reading or 'as read'}; read them with kind=documents")
+        raise InvalidInput(f"the rows are {rows.reading or 'as read'}, wanted documents; give rows of a text alone")
     digest = hashlib.sha256()
     for row in rows:
         text = row["text"].encode()
@@ -169,6 +186,7 @@ def _replacing_folder(path: Path) -> Iterator[Path]:
         raise InvalidInput(f"{show(path)} holds something other than a token store; name another folder")
     temporary, old = (path.with_name(f".{path.name}.{os.getpid()}.{end}") for end in ("tmp", "old"))
     try:
+        _clean(path)
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
         yield temporary
@@ -183,20 +201,40 @@ def _replacing_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(old, ignore_errors=True)
 
 
+def _clean(path: Path) -> None:
+    """Remove what builds of this store that were killed have left beside it."""
+    pattern = re.compile(re.escape(f".{path.name}.") + r"([0-9]{1,9})\.(tmp|old)")
+    for beside in path.parent.iterdir() if path.parent.is_dir() else ():
+        if (found := pattern.fullmatch(beside.name)) and not _runs(int(found[1])):
+            shutil.rmtree(beside, ignore_errors=True)
+
+
+def _runs(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # of another user
+        return True
+    return True
+
+
 def _write(
-    found: Iterable[Document], processor: "TextProcessor", folder: Path, complaints: Complaints
+    found: Iterable[Document], processor: "TextProcessor", folder: Path, complaints: Complaints, trial: int | None
 ) -> dict[str, Any]:
-    """Write the arrays of a store, and return its counts and its files' sums."""
+    """Write the arrays of a store, and return its counts, its files' sums, and where its documents were read."""
     counts = {"tokens": 0, "sentences": 0, "documents": 0}
+    read = Origins()
     with ExitStack() as stack:
         files = {name: stack.enter_context(_Array(folder / file, kind)) for name, (file, kind) in FILES.items()}
         progress = stack.enter_context(tqdm(desc="tokenizing", unit=" tokens", unit_scale=True, disable=None))
         for name in ("sentences", "documents"):
             files[name].add(np.zeros(1, dtype=np.int64))
         empty, seen = True, False  # of the document that is being written
-        for paragraph in _encoded(found, processor):
+        for paragraph in _encoded(found, processor, trial):
             if isinstance(paragraph, Document):
                 if not empty:
+                    read.add(counts["documents"], paragraph)
                     files["documents"].add(np.array([counts["sentences"]]))
                     counts["documents"] += 1
                 elif seen:
@@ -211,19 +249,32 @@ def _write(
             counts["sentences"] += len(ends)
             empty, seen = empty and not len(tokens), True
             progress.update(len(tokens))
-    header: dict[str, Any] = {"format": "triarch token store", "version": VERSION, **counts}
+    header: dict[str, Any] = {"format": "triarch token store", "version": VERSION, **counts, "origins": read.kept}
     return header | {"files": {FILES[name][0]: file.sums() for name, file in files.items()}}
 
 
 def _encoded(
-    found: Iterable[Document], processor: "TextProcessor"
+    found: Iterable[Document], processor: "TextProcessor", trial: int | None
 ) -> Iterator[tuple[np.ndarray, np.ndarray] | Document]:
-    """Paragraphs as tokens, and where sentences end in them; and each document after its last paragraph."""
+    """Paragraphs as tokens, and where sentences end in them; and each document after its last paragraph.
+
+    For a trial, one document does not take the place of all others: some objectives need several.
+    """
+    most, each = (math.inf, math.inf) if trial is None else (trial, trial // TRIED)
+    total = 0
     for document in found:
+        own = 0
         for text in document.paragraphs:
             # Text that spells a special token is the text that it is.
-            yield _tokens(text, processor.encode(text, special_tokens=False, parse_special=False))
+            tokens, ends = _tokens(text, processor.encode(text, special_tokens=False, parse_special=False))
+            yield tokens, ends
+            own += len(tokens)
+            if own >= each:
+                break
         yield document
+        total += own
+        if total >= most:
+            return
 
 
 def _tokens(text: str, encoding: "Encoding") -> tuple[np.ndarray, np.ndarray]:
@@ -283,6 +334,8 @@ def _checked(header: Any, where: str) -> dict[str, int]:
         raise CorruptFile(f"{where} lacks its counts; delete the folder, and build the store again")
     if not isinstance(made_of.get("tokenizer"), str) or not isinstance(header.get("fingerprint"), str):
         raise CorruptFile(f"{where} does not say what it is made of; delete the folder, and build the store again")
+    if not origins.sound(header.get("origins")):
+        raise CorruptFile(f"{where} does not say where its documents were read; delete the folder, and build it again")
     if not isinstance(files, dict) or not all(isinstance(files.get(file), dict) for file, _ in FILES.values()):
         raise CorruptFile(f"{where} lacks the sums of its files; delete the folder, and build the store again")
     return {"tokens": header["tokens"], "sentences": header["sentences"] + 1, "documents": header["documents"] + 1}

@@ -1,0 +1,153 @@
+"""What learns: the model that a run starts from, its head and labels, its adapters, and the objective upon it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import fields
+from typing import Any
+
+import torch
+from torch import nn
+
+from triarch import hub
+from triarch.checkpoint import architecture_for, label_tables, load, load_processor, load_tokenizer, opened
+from triarch.errors import InvalidInput, Unsupported, show
+from triarch.family import Network
+from triarch.layers import low_rank
+from triarch.layers.attention import Attention
+from triarch.models import Family, family
+from triarch.objectives import objective as objective_class
+from triarch.objectives._base import Objective
+from triarch.suggest import did_you_mean
+from triarch.training.settings import Settings
+
+SPECIALS = {"pad_token": "pad_token_id", "cls_token": "bos_token_id", "sep_token": "eos_token_id"}
+
+
+def make_objective(settings: Settings, made: type[Objective], network: Network) -> Objective:
+    """The objective with the options of the settings, wrapped in a distillation where there is a teacher.
+
+    Raises InvalidInput for an option that neither has, with the nearest one.
+    """
+    if network.processor is None:
+        raise Unsupported("the checkpoint has no tokenizer; put tokenizer.json or the vocabulary beside the weights")
+    outer: Any = None if settings.teacher is None else objective_class("distillation")
+    inner_options, outer_options = {}, {}
+    for name, value in settings.options.items():
+        if name in made.options() and name != "labels":
+            inner_options[name] = value
+        elif outer is not None and name in outer.options():
+            outer_options[name] = value
+        else:
+            known = [name for name in (*made.options(), *(outer.options() if outer else ())) if name != "labels"]
+            raise InvalidInput(
+                f"{made.NAME} has no option {show(name)!r}{did_you_mean(name, known)}; it has {', '.join(known)}"
+            )
+    if made.LABELS:
+        inner_options["labels"] = list(network.config.id2label.values())
+    inner = made(processor=network.processor, **inner_options)
+    inner.attach(network)
+    if outer is None:
+        return inner
+    assert settings.teacher is not None
+    teacher = load(settings.teacher, scores=(made.SCORES,), device=settings.device, dtype="float32")
+    return outer(processor=network.processor, inner=inner, teacher=teacher, **outer_options)
+
+
+def make_network(settings: Settings, made: type[Objective], rows: Iterable[dict[str, Any]]) -> Network:
+    """The model, in float32: a checkpoint's, with a new head where it lacks the one that is needed, or a new one.
+
+    Its labels are those of the settings, else those that `rows` have.
+    """
+    labels = _labels(settings, made, rows)
+    if settings.model is not None:
+        return load(settings.model, scores=(made.SCORES,), new_head=True, labels=labels, dtype="float32", device="cpu")
+    if settings.family is None or settings.tokenizer is None:
+        raise InvalidInput("there is no model; name a checkpoint to start from, or a family and a tokenizer's folder")
+    if settings.lora:
+        raise InvalidInput("lora adapts a checkpoint, and there is none; name a model, or leave lora out")
+    kind = family(settings.family)
+    processor = load_tokenizer(settings.tokenizer, family_name=settings.family)
+    raw = kind.config({}).to_hf() | _spelled(kind, settings.config) | {"vocab_size": processor.vocab_size}
+    if kind.text is not None:
+        vocabulary = processor.tokenizer.get_vocab()
+        if absent := [token for token in kind.text.specials.values() if token not in vocabulary]:
+            raise InvalidInput(
+                f"the tokenizer has no {', '.join(absent)}, which {settings.family} needs; make one with "
+                f"triarch tokenizer train --family {settings.family}"
+            )
+    # Under the names of config.json whatever ids these tokens have here: positions and padding go by them
+    ids = {key: processor.id(role) for role, key in SPECIALS.items() if key in raw or role == "pad_token"}
+    raw |= {key: id_ for key, id_ in ids.items() if id_ is not None}
+    config = kind.config(raw | (label_tables(labels) if labels else {}))
+    network = kind.build(config, architecture_for(kind, made.SCORES))
+    network.processor = load_processor(hub.find(settings.tokenizer), kind, config)
+    network.fresh = [name for name, _ in network.named_parameters()]
+    return network
+
+
+def _labels(settings: Settings, made: type[Objective], rows: Iterable[dict[str, Any]]) -> list[str] | None:
+    """Names of the classes by their numbers; None for an objective that has none.
+
+    Those of the data stand in the order of the checkpoint, or of the teacher, where that has the same ones. Where the
+    data gives numbers and the checkpoint names for them, these are kept.
+    """
+    if "id2label" in made.CONFIG:
+        return list(made.CONFIG["id2label"].values())
+    if not made.LABELS:
+        if settings.labels:
+            raise InvalidInput(f"{made.NAME} has no labels; leave them out")
+        return None
+    found = made.labels_of(rows)
+    if settings.labels:
+        return settings.labels
+    for model in (settings.model, settings.teacher):
+        if model is not None:
+            checkpoint = opened(model)
+            own = list(checkpoint.kind.config(checkpoint.raw).id2label.values())
+            if sorted(own) == sorted(found):
+                return own
+            named = not any(name.isdecimal() or name.startswith("LABEL_") for name in own)
+            if named and all(name.isdecimal() and int(name) < len(own) for name in found):
+                return own
+    return found
+
+
+def _spelled(kind: Family, given: dict[str, Any]) -> dict[str, Any]:
+    """Sizes by our names, or by those of config.json, in the latter's spelling. Raises InvalidInput for others.
+
+    How many tokens there are says the tokenizer.
+    """
+    ours = {f.name: f.metadata["hf"] for f in fields(kind.tiny) if f.metadata and f.name != "vocab_size"}
+    for name in given:
+        if name not in ours and name not in ours.values():
+            raise InvalidInput(
+                f"{kind.model_type} has no size {show(name)!r}{did_you_mean(name, ours)}; it has {', '.join(ours)}"
+            )
+    spelled = {ours.get(name, name): value for name, value in given.items()}
+    if len(spelled) < len(given):
+        raise InvalidInput(f"config has a size twice ({show(', '.join(given))}); say each by one name")
+    return spelled
+
+
+def adapt(network: Network, settings: Settings) -> list[str]:
+    """Put low-rank adapters around layers, and bring the matrices below them into the dtype they are used in."""
+    if not settings.lora:
+        return []
+    alpha = 2.0 * settings.lora if settings.lora_alpha is None else settings.lora_alpha
+    targets = settings.lora_targets or low_rank.ALL_LINEAR
+    names = low_rank.wrap(network, targets, rank=settings.lora, alpha=alpha, dropout=settings.lora_dropout)
+    if settings.precision == "bfloat16":
+        # Autocast would cast them at each use; what is saved of them comes from the checkpoint, not from here
+        for layer in low_rank.wrapped(network).values():
+            layer.linear.to(torch.bfloat16)
+    return names
+
+
+def set_dropout(network: nn.Module, share: float) -> None:
+    """All dropouts of a model, in its layers and in its attention."""
+    for module in network.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = share
+        elif isinstance(module, Attention):
+            module.dropout = share
