@@ -55,7 +55,6 @@ def measure(who: str, what: str, texts: list[str], folder: str) -> float:
 
 def measure_ours(_who: str, what: str, texts: list[str], folder: str) -> float:
     import numpy as np
-    import torch
 
     import triarch
     from triarch.models import family

@@ -11,10 +11,11 @@ import pytest
 
 from triarch import limits
 from triarch.errors import CorruptFile, InvalidInput, LimitExceeded, NotFound, TriarchError, UnsafeFile, Unsupported
-from triarch.training.data.columns import infer, kind_of
+from triarch.objectives import objective, objectives
+from triarch.training.data.columns import KINDS, kind_of
 from triarch.training.data.examples import Examples
-from triarch.training.data.order import Order, shard
-from triarch.training.data.reading import read, records, rows_of
+from triarch.training.data.order import Order
+from triarch.training.data.reading import read, rows_of
 from triarch.training.data.rows import Rows
 from triarch.training.data.split import overlap, split
 
@@ -145,8 +146,8 @@ def test_numbers_do_not_make_a_header_a_row(file):
 
 
 def test_cells_of_tab_separated_tables_are_unquoted_only_as_a_whole(file):
-    rows = records(file("a.tsv", 'a\tb\n"say ""hi"""\t"x"\n"half\t"b" c\n'))
-    assert list(rows) == [{"a": 'say "hi"', "b": "x"}, {"a": '"half', "b": '"b" c'}]
+    rows = read(file("a.tsv", 'text\tlabel\n"say ""hi"""\t"x"\n"half\t"b" c\n'))
+    assert values(rows, "text", "label") == [('say "hi"', "x"), ('"half', '"b" c')]
 
 
 def test_a_quote_that_nothing_closes_does_not_swallow_the_rest(file):
@@ -289,7 +290,7 @@ def test_truth_values_are_classes_by_name():
 @pytest.mark.parametrize("kind, label", [("classification", 1), ("regression", 1.0)])
 def test_whole_numbers_written_as_fractions_are_not_guessed_at(kind, label):
     rows = [{"text": "a", "label": 1.0}, {"text": "b", "label": 0.0}]
-    with pytest.raises(InvalidInput, match="kind=classification or kind=regression"):
+    with pytest.raises(InvalidInput, match="say which as the objective: classification or regression"):
         rows_of(rows)
     found = rows_of(rows, kind=kind)[0]["label"]
     assert (found, type(found)) == (label, type(label))
@@ -334,14 +335,66 @@ def test_a_kind_that_is_given_is_asked_of_the_columns():
         rows_of([{"text": "a"}], kind="taging")
 
 
-def test_records_keep_the_columns_of_the_file(file):
-    rows = records(file("a.csv", "story,span_start\none,-1\ntwo,3\n"))
-    assert list(rows) == [{"story": "one", "span_start": "-1"}, {"story": "two", "span_start": "3"}]
-    assert rows.reading is None
-    assert infer([{"text": "a"}]).kind == "documents"
+def test_kinds_are_what_objectives_read():
+    assert set(KINDS) == {name for name in objectives() if objective(name).FIELDS} | {"documents"}
+    assert KINDS["span"] == ("question", "context", "answers", "id?")
+    assert "distillation" not in KINDS
+
+
+# Labels
+
+
+@pytest.mark.parametrize("name, comma", [("a.csv", ","), ("a.tsv", "\t")])
+def test_white_space_around_the_labels_of_a_table_is_taken_off(file, name, comma):
+    rows = read(file(name, f"text{comma}label\n a {comma} pos\nb{comma}pos \nc{comma}neg\n"))
+    assert rows.column("label") == ["pos", "pos", "neg"]
+    assert rows[0]["text"] == " a "
+
+
+def test_numbers_with_white_space_around_them_are_numbers(file):
+    assert read(file("a.csv", "text,label\na, 1\nb,0\n")).column("label") == [1, 0]
+
+
+def test_strings_that_have_types_keep_their_white_space(file):
+    assert read(file("a.jsonl", '{"text": "a", "label": " pos"}\n')).column("label") == [" pos"]
+
+
+@pytest.mark.parametrize(
+    "labels", [[[0, 1], [1, 0]], [[1, 0, 1], [0, 0, 0]], [[0.0, 1.0], [1.0, 1.0]], [[True, False], [False, False]]]
+)
+@pytest.mark.parametrize("kind", [None, "multi-label"])
+def test_a_number_for_each_class_is_not_taken_for_names(labels, kind):
+    with pytest.raises(InvalidInput, match=r"column 'labels' holds lists of 0 and 1, one number a class; wanted names"):
+        rows_of([{"text": "a", "labels": row} for row in labels], kind=kind)
+
+
+@pytest.mark.parametrize("labels", [[[0], [1]], [[0, 1], [1]], [[0, 2], [1, 0]]])
+def test_lists_of_classes_by_number_are_taken(labels):
+    rows = rows_of([{"text": "a", "labels": row} for row in labels])
+    assert rows.column("labels") == [[str(label) for label in row] for row in labels]
+
+
+@pytest.mark.parametrize("column, label", [("labels", lambda i: [f"l{i}"]), ("label", lambda i: i), ("id", None)])
+def test_labels_that_hardly_recur_are_doubted(column, label):
+    made = [{"text": f"a {i}", column: label(i) if label else i} for i in range(21)]
+    rows = rows_of(made, columns=None if label else {"label": "id"})
+    assert rows.warnings == [
+        f"of 21 labels in column {column} 21 occur only once; if they are amounts, set the objective to regression, if "
+        f"they are no labels, name another column: --column {'labels' if column == 'labels' else 'label'}=NAME"
+    ]
+    assert rows_of(made[:20], columns=None if label else {"label": "id"}).warnings == []
+    twice = made + [row | {"text": f"{row['text']} again"} for row in made[:11]]
+    assert rows_of(twice, columns=None if label else {"label": "id"}).warnings == []
 
 
 # Bad rows
+
+
+@pytest.mark.parametrize("name", [1, None, ("a", "b")])
+def test_columns_are_named_by_strings(name):
+    with pytest.raises(InvalidInput, match=r"1 of 2 rows cannot be used: row 2 has a column .*; wanted names that are"):
+        rows_of([{"text": "a", "label": "x"}, {name: "b", "label": "y"}])
+    assert len(rows_of([{"text": "a", "label": "x"}, {name: "b"}], on_bad_row="skip")) == 1
 
 
 @pytest.mark.parametrize(
@@ -485,7 +538,7 @@ def test_all_is_read_before_it_is_refused_and_all_is_counted(file):
     message = str(refused.value)
     assert "8 of 9 rows cannot be used" in message
     assert "a.jsonl line 2" in message
-    assert "b.jsonl line 1: text is empty; and 3 more; mend them" in message
+    assert "b.jsonl line 1: text is empty; and 3 more; mend them, or set on_bad_row to skip" in message
     assert "\n" not in message
 
 
@@ -788,15 +841,43 @@ def test_the_last_smaller_batch_is_kept():
     assert sorted(len(order.at(step)[1]) for step in range(3)) == [2, 4, 4]
 
 
+@pytest.mark.parametrize("least", [2, 3])
+@pytest.mark.parametrize("count", [3, 4, 5, 9, 10, 33])
+@pytest.mark.parametrize("how", [{"batch_size": 3}, {"batch_size": 4, "bucket": 6}, {"batch_tokens": 300}])
+def test_no_batch_has_fewer_rows_than_are_told_apart(how, count, least):
+    order = Order(LENGTHS[:count], seed=1, least=least, **how)
+    for epoch in range(8):
+        first = order.first_step(epoch)
+        batches = [order.at(first + step)[1] for step in range(order.steps_per_epoch(epoch))]
+        assert order.at(first + len(batches))[0] == epoch + 1
+        assert sorted(np.concatenate(batches)) == list(range(count))
+        assert min(map(len, batches)) >= least
+        assert max(map(len, batches)) < how.get("batch_size", count) + least
+        if "batch_tokens" in how:
+            assert max(len(batch) * LENGTHS[batch].max() for batch in batches) <= 300
+
+
+def test_a_last_single_row_joins_the_batch_before_it():
+    order = Order([5] * 33, batch_size=32, least=2)
+    assert (order.steps_per_epoch(), len(order.at(0)[1])) == (1, 33)
+    assert Order([5] * 33, batch_size=32).steps_per_epoch() == 2
+
+
 @pytest.mark.parametrize(
     "how, message",
     [
+        (
+            {"batch_size": 1, "least": 2},
+            "batch_size is 1, and what is learned here is to tell the rows of a batch apart",
+        ),
+        ({"batch_tokens": 100, "least": 2}, r"has 59 tokens, times 3, over batch_tokens=100; raise it"),
+        ({"batch_size": 999, "least": 501}, "there is 500 example, and what is learned here is to tell 501 or more"),
         ({}, "give batch_size or batch_tokens"),
         ({"batch_size": 1, "batch_tokens": 1}, "give batch_size or batch_tokens"),
         ({"batch_size": 0}, "batch_size is 0"),
         ({"batch_size": True}, "batch_size is True"),
         ({"batch_size": 2.0}, "batch_size is 2.0"),
-        ({"batch_tokens": 10}, "has 59 tokens, over batch_tokens=10"),
+        ({"batch_tokens": 10}, "has 59 tokens, over batch_tokens=10; raise it"),
         ({"batch_size": 4, "bucket": 0}, "bucket is 0"),
         ({"batch_size": 4, "seed": -1}, "the seed is -1"),
     ],
@@ -812,15 +893,4 @@ def test_no_examples_have_no_order():
     with pytest.raises(InvalidInput, match="no step -1"):
         Order([1], batch_size=1).at(-1)
     with pytest.raises(InvalidInput, match="no examples"):
-        Examples([], None)
-
-
-@pytest.mark.parametrize("world", [1, 2, 3, 8])
-def test_the_parts_of_all_ranks_are_the_batch(world):
-    for size in (1, 5, 8):
-        batch = np.arange(size) * 10
-        parts = [shard(batch, rank, world) for rank in range(world)]
-        assert sorted(np.concatenate(parts)) == batch.tolist()
-        assert max(map(len, parts)) - min(map(len, parts)) <= 1
-    with pytest.raises(InvalidInput, match="no rank"):
-        shard(batch, world, world)
+        Examples([])

@@ -5,6 +5,8 @@ import json
 import math
 import subprocess
 import sys
+import time
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -15,8 +17,10 @@ import transformers
 import tiny
 import triarch
 from test_corruption import passages
+from test_tasks import sentence_encoder
 from triarch import metrics
 from triarch.errors import InvalidInput, LimitExceeded, NotFound, Unsupported
+from triarch.layers.pooling import POOLINGS
 from triarch.objectives import objective, objectives
 from triarch.objectives._base import IGNORED, Objective
 from triarch.objectives._windows import Part, by_row, parts
@@ -175,6 +179,14 @@ def test_an_unknown_objective_is_named_with_the_nearest():
 def test_options_are_known_without_an_object():
     assert set(objective("mlm").options()) == {"share", "masked", "random", "whole_words", "dynamic", "max_tokens"}
     assert set(objective("distillation").options()) == {"alpha", "temperature"}
+
+
+def test_metrics_that_fall_are_known_by_their_names(processor):
+    assert not metrics.falls("accuracy")
+    assert not metrics.falls("f1_macro")
+    assert all(map(metrics.falls, ["loss", "mlm_loss", "perplexity", "mse", "mae"]))
+    best = {"loss"} | {name for name in Regression(processor).measure([]) if metrics.falls(name)}
+    assert best == {"loss", "mse", "mae"}
 
 
 # Losses
@@ -446,7 +458,7 @@ def test_tokens_learn_the_tags_of_their_words(alignment, name):
     (example,) = made.examples({"tokens": words, "tags": tags})
     encoding = made.processor.encode(words)
     numbers = encoding.word_ids
-    assert example.ids == encoding.ids
+    assert [*example.ids] == encoding.ids
     assert len(numbers) > 6
     for i, number in enumerate(numbers):
         if number is None:
@@ -612,15 +624,15 @@ def test_an_answer_that_no_window_holds_is_refused(spans):
 @pytest.mark.parametrize(
     "row, message",
     [
-        (question("London", 23), "answer 'London' is not at character 23 of its context, where 'ondon ' is"),
-        (question("London", -36), "is not at character -36"),
-        (question("London", None), "is not at character None"),
-        (question("London", True), "is not at character True"),
-        (question(" ", 3), "an answer is empty"),
-        (question(None, 3), "text is NoneType 'None', wanted text"),
+        (question("London", 23), "'London' starts at 23, where the context has 'ondon '; mend the start, which counts"),
+        (question("London", -36), "runs from -36 to -30, outside of the context"),
+        (question("London", None), "an answer is 'London' at missing"),
+        (question("London", True), "an answer is 'London' at True"),
+        (question(" ", 3), "an answer is ' ' at 3; wanted a text"),
+        (question(None, 3), "an answer is missing at 3"),
         (question("London", 22) | {"question": " "}, "question or context is empty"),
-        (question("London", 22) | {"answers": None}, "answers is None, wanted a list"),
-        (question("London", 22) | {"answers": ["London"]}, "answers is .*, wanted a list of text and start"),
+        (question("London", 22) | {"answers": None}, "answers are missing"),
+        (question("London", 22) | {"answers": ["London"]}, r"answers are \['London'\]; wanted a list of"),
     ],
 )
 def test_questions_that_cannot_be_used(row, message, spans):
@@ -685,6 +697,24 @@ def test_spans_stay_in_the_context_and_within_their_length(processor):
     assert outcome.text in ("Ada", "Ada Lovelace", ".", "program.")
 
 
+def test_a_window_is_kept_in_little_memory(processor):
+    made, context = Span(processor, max_tokens=64, stride=16), " ".join(S)
+    made.examples(question("Berlin", context.index("Berlin"), context))
+    tracemalloc.start()
+    try:
+        examples = [e for i in range(20) for e in made.examples(question("Berlin", context.index("Berlin"), context))]
+        taken = tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+    assert taken < 40 * sum(example.length for example in examples)
+
+
+def test_answers_of_both_forms_are_taken_as_they_are(processor):
+    lists = question("London", 22) | {"answers": {"text": ["London"], "answer_start": [22]}}
+    one, other = (Span(processor).examples(row)[0].target for row in (question("London", 22), lists))
+    assert one == other != (0, 0)
+
+
 # Contrastive
 
 
@@ -715,6 +745,106 @@ def test_vectors_are_the_embedding_tasks():
         found = made.forward(model, made.batch([e for row in rows for e in made.examples(row)]))
     wanted = triarch.pipeline("embedding", model)(texts, normalize=True)
     np.testing.assert_allclose(found.numpy(), np.stack(wanted), atol=1e-5)
+
+
+def recipe_files(pooling=("cls_token",), **files):
+    """Files beside an encoder as those of bge have it: the first token, and prompts."""
+    modules = [("", "Transformer"), ("1_Pooling", "Pooling"), ("3_Normalize", "Normalize")]
+    include = files.pop("include_prompt", True)
+    flags = {f"pooling_mode_{name}": True for name in pooling} | {"include_prompt": include}
+    return {
+        "modules.json": [{"path": path, "type": f"sentence_transformers.models.{kind}"} for path, kind in modules],
+        "1_Pooling/config.json": flags,
+        "config_sentence_transformers.json": {"prompts": {"query": "Who wrote it? ", "document": "This is: "}},
+    } | files
+
+
+RECIPES = {name: recipe_files((name,)) for name in POOLINGS}
+RECIPES["two end to end"] = recipe_files(("mean_tokens", "max_tokens"))
+RECIPES["short and in lower case"] = recipe_files(
+    **{"sentence_bert_config.json": {"max_seq_length": 12, "do_lower_case": True}}
+)
+DEFAULT = {"config_sentence_transformers.json": {"prompts": {"q": "Who, and why? "}, "default_prompt_name": "q"}}
+RECIPES["a default prompt"] = recipe_files(**DEFAULT)
+RECIPES["a prompt that is not pooled"] = recipe_files(("mean_tokens",), include_prompt=False, **DEFAULT)
+
+
+def learned_vectors(model, texts, **options):
+    """Of pairs of texts, by the objective."""
+    made = Contrastive(model.processor, **options)
+    made.attach(model)
+    rows = [{"anchor": texts[i], "positive": texts[i + 1]} for i in range(0, len(texts), 2)]
+    with torch.no_grad():
+        return made.forward(model, made.batch([e for row in rows for e in made.examples(row)])).numpy()
+
+
+@pytest.mark.parametrize("files", RECIPES.values(), ids=RECIPES)
+def test_what_is_learned_is_what_the_embedding_task_gives(tmp_path, files):
+    model = triarch.load(sentence_encoder(tmp_path, **files))
+    texts = [S[0], " ".join(S), S[2], "A b"]  # the second in windows
+    wanted = triarch.pipeline("embedding", model)(texts, normalize=True)
+    np.testing.assert_allclose(learned_vectors(model, texts), np.stack(wanted), atol=1e-5)
+
+
+@pytest.mark.parametrize("anchor, positive", [("query", "document"), ("query: ", "passage: "), ("", "Who? ")])
+@pytest.mark.parametrize("include_prompt", [True, False])
+def test_prompts_go_before_anchors_and_positives(tmp_path, anchor, positive, include_prompt):
+    model = triarch.load(sentence_encoder(tmp_path, **recipe_files(("mean_tokens",), include_prompt=include_prompt)))
+    found = learned_vectors(model, S[:4], anchor_prompt=anchor, positive_prompt=positive)
+    embed = triarch.pipeline("embedding", model)
+    prompts = [embed.recipe.prompts.get(prompt, prompt) for prompt in (anchor, positive)]
+    wanted = [embed(text, prompt=prompts[i % 2], normalize=True) for i, text in enumerate(S[:4])]
+    np.testing.assert_allclose(found, np.stack(wanted), atol=1e-5)
+    plain = learned_vectors(model, S[:4])
+    assert np.abs(found - plain)[1::2].max() > 1e-3
+
+
+def test_a_prompt_that_the_model_does_not_have_comes_with_the_nearest(tmp_path):
+    model = triarch.load(sentence_encoder(tmp_path, **recipe_files()))
+    with pytest.raises(InvalidInput, match=r"no prompt 'qury' \(did you mean query\?\)"):
+        learned_vectors(model, S[:2], anchor_prompt="qury")
+
+
+def test_dense_layers_after_pooling_are_not_trained(tmp_path):
+    model = triarch.load(sentence_encoder(tmp_path))
+    with pytest.raises(Unsupported, match=r"Dense layers after pooling \(1\), which are not trained here"):
+        Contrastive(model.processor).attach(model)
+
+
+@pytest.mark.parametrize("name", POOLINGS)
+def test_poolings_do_not_depend_on_padding(name):
+    x = torch.randn(2, 7, 5, generator=torch.Generator().manual_seed(0))
+    mask = torch.tensor([[0, 1, 1, 1, 0, 0, 0], [1, 1, 1, 1, 1, 1, 1]]).bool()
+    alone = [POOLINGS[name](x[i : i + 1, row], row[row][None]) for i, row in enumerate(mask)]
+    torch.testing.assert_close(POOLINGS[name](x, mask), torch.cat(alone))
+
+
+def test_cosines_keep_their_precision_under_autocast(processor):
+    made = Contrastive(processor)
+    batch = made.batch([e for i in range(8) for e in made.examples({"anchor": f"a {i}", "positive": f"b {i}"})])
+    scores = F.normalize(torch.randn(16, 32, generator=torch.Generator().manual_seed(0)), dim=-1)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = made.losses(scores, batch)["contrastive"]
+    torch.testing.assert_close(found, made.losses(scores, batch)["contrastive"], atol=1e-6, rtol=1e-6)
+
+
+def test_rows_with_their_own_negatives_can_stand_alone(processor):
+    made = Contrastive(processor)
+    assert (made.least, Mlm(processor).least) == (2, 1)
+    row = {"anchor": "a", "positive": "b"}
+    made.prepare([row | {"negative": "c"}, row | {"negative": ["d"]}])
+    assert made.least == 1
+    made.prepare([row | {"negative": "c"}, row | {"negative": []}])
+    assert made.least == 2
+
+
+def test_a_large_batch_is_compared_in_no_time(processor):
+    made = Contrastive(processor)
+    examples = [e for i in range(2000) for e in made.examples({"anchor": f"a {i // 2}", "positive": f"b {i}"})]
+    started = time.perf_counter()
+    allowed = made.batch(examples).targets["allowed"]
+    assert time.perf_counter() - started < 2
+    assert allowed.sum() == 2000 * 2000 - 2000  # each anchor has another positive
 
 
 def test_the_same_text_is_no_negative(processor):
@@ -828,6 +958,47 @@ def test_teachers_that_do_not_fit():
         Distillation(processor, inner=Mlm(processor), teacher=other)
     with pytest.raises(InvalidInput, match=r"alpha is 1\.5"):
         Distillation(processor, inner=made.inner, teacher=model, alpha=1.5)
+
+
+@pytest.mark.parametrize("padded", ["teacher", "student"])
+def test_rows_that_pad_a_vocabulary_are_not_compared(tmp_path, padded):
+    size = len(tiny.wordpieces())
+    plain = tiny.load("bert-words")
+    wide = triarch.load(tiny.write_checkpoint(tmp_path, "bert", "BertForMaskedLM", vocab_size=size + 8))
+    teacher, student = (wide, plain) if padded == "teacher" else (plain, wide)
+    made = Distillation(student.processor, inner=Mlm(student.processor), teacher=teacher, alpha=1.0, temperature=1.0)
+    batch = made.batch(examples_of(made))
+    scores = made.forward(student, batch)
+    chosen = batch.targets["words"] != IGNORED
+    with torch.no_grad():
+        ours, theirs = (
+            model(**batch.inputs).logits[chosen][:, :size].log_softmax(-1).double() for model in (student, teacher)
+        )
+    wanted = (theirs.exp() * (theirs - ours)).sum()
+    torch.testing.assert_close(made.losses(scores, batch)["distillation"].double(), wanted, atol=1e-4, rtol=1e-4)
+
+
+def test_a_teacher_without_a_tokenizer_has_as_many_tokens(tmp_path):
+    student = tiny.load("bert-words")
+    for extra in (8, 0):
+        folder = tiny.write_checkpoint(tmp_path / str(extra), "bert", "BertForMaskedLM", vocab_size=298 + extra)
+        for name in ("vocab.txt", "tokenizer_config.json"):
+            (folder / name).unlink()
+        teacher = triarch.load(folder)
+        if extra:
+            with pytest.raises(InvalidInput, match="no tokenizer, and 306 tokens where the model has 298"):
+                Distillation(student.processor, inner=Mlm(student.processor), teacher=teacher)
+        else:
+            Distillation(student.processor, inner=Mlm(student.processor), teacher=teacher)
+
+
+def test_a_teacher_that_takes_fewer_tokens_sees_no_more(tmp_path):
+    student = tiny.load("bert-words")
+    teacher = triarch.load(tiny.write_checkpoint(tmp_path, "bert", "BertForMaskedLM", max_position_embeddings=32))
+    with pytest.raises(InvalidInput, match="the teacher takes 32 tokens, mlm shows it up to 64; set the option max"):
+        Distillation(student.processor, inner=Mlm(student.processor), teacher=teacher)
+    made = Distillation(student.processor, inner=Mlm(student.processor, max_tokens=32), teacher=teacher)
+    assert math.isfinite(float(loss_of(made, student, examples_of(made)).detach()))
 
 
 def test_a_teacher_of_another_family_teaches(tmp_path):

@@ -14,7 +14,7 @@ import runs
 import tiny
 import triarch
 from triarch.errors import CorruptFile, InvalidInput, LimitExceeded, NotFound, TriarchError, Unsupported
-from triarch.training import plan
+from triarch.training import plan, seeds
 from triarch.training.settings import Settings, make, read_recipe
 
 ROWS = runs.reviews(8)
@@ -146,8 +146,8 @@ def test_places_are_files_and_lines(prepare, tmp_path):
     assert prepare(None, data=[str(data)]).train.place(3) == f"{data} line 4"
     books = runs.write_books(tmp_path / "books")
     place = prepare(None, data=[str(books)], objective="mlm", options={"max_tokens": 24}).train.place
-    assert place(0) == "document 1, sentence 1"
-    assert place(1).startswith("document 1, sentence ")
+    assert place(0) == "0.txt, sentence 1"
+    assert place(1).startswith("0.txt, sentence ")
 
 
 def test_what_a_run_is_changes_with_data_and_model(prepare, model):
@@ -415,3 +415,89 @@ def test_a_damaged_model_is_refused(model, tmp_path):
     (tmp_path / "m" / "model.safetensors").write_bytes(b"\x80\x04")
     with pytest.raises(CorruptFile):
         triarch.train(ROWS, model=tmp_path / "m", output=tmp_path / "o")
+
+
+# Labels, heads and tokenizers that do not quite fit
+
+
+def test_labels_that_only_the_validation_rows_have_are_labels(prepare):
+    made = prepare(ROWS, [{"text": "neither here nor there", "label": "odd"}])
+    assert made.objective.labels == ["bad", "good", "odd"]
+
+
+def test_labels_can_be_given(prepare):
+    assert prepare(labels=["good", "so so", "bad"]).objective.labels == ["good", "so so", "bad"]
+    with pytest.raises(InvalidInput, match="label is 'good'"):
+        prepare(labels=["bad", "fine"])
+    with pytest.raises(InvalidInput, match="regression has no labels"):
+        prepare([{"text": "a", "label": 0.5}], labels=["a"])
+
+
+def test_a_student_has_the_order_of_its_teacher(prepare, model):
+    rows = [{"text": "a day", "label": name} for name in tiny.NLI]
+    assert prepare(rows, teacher=model("bert-nli")).model.config.id2label == dict(enumerate(tiny.NLI))
+
+
+def test_a_head_of_other_labels_starts_afresh(prepare, model):
+    rows = [{"text": "a day", "label": name} for name in ("x", "y", "z")]
+    made = prepare(rows, model=model("bert-labels"))  # as many, named negative, neutral and positive
+    assert made.fresh == ["head.labels.weight", "head.labels.bias"]
+    assert "start afresh" in made.facts["new"]
+
+
+def test_numbers_on_a_head_with_names_keep_names_and_head(prepare, model):
+    made = prepare([{"text": "a day", "label": i % 3} for i in range(6)], model=model("bert-labels"))
+    assert made.objective.labels == ["negative", "neutral", "positive"]
+    assert made.fresh == []
+
+
+def test_a_tokenizer_of_another_family_is_refused(prepare, tmp_path):
+    tiny.load("bert").processor.save(tmp_path / "tokenizer")
+    with pytest.raises(InvalidInput, match="the tokenizer has no <s>"):
+        prepare(family="roberta", tokenizer=str(tmp_path / "tokenizer"))
+
+
+def test_a_model_from_nothing_pads_as_its_tokenizer_does(prepare, model):
+    made = prepare(family="roberta", tokenizer=model("roberta"), config={"hidden_size": 32, "num_heads": 4})
+    assert made.model.config.to_hf()["pad_token_id"] == made.objective.processor.id("pad_token")
+
+
+def test_rows_to_measure_on_that_are_learned_from_are_said(prepare):
+    prepare(ROWS, None, ROWS[:2])
+    assert any("2 rows of the test data are in the training data too" in note for note in prepare.notes)
+
+
+def test_files_to_measure_on_that_are_learned_from_are_said(model, tmp_path):
+    books, notes = runs.write_books(tmp_path / "books"), []
+    files = {"data": [str(books)], "validation": [str(books / "0.txt")]}
+    plan.prepare(make({"model": model("bert"), "objective": "mlm"} | files), notes.append, tmp_path)
+    assert notes == ["1 files of the validation data are in the training data too: 0.txt"]
+
+
+def test_values_that_a_checkpoint_could_not_hold_are_refused():
+    import datetime
+
+    with pytest.raises(InvalidInput, match="optimizer_options holds"):
+        Settings(optimizer_options={"beta1": datetime.date(2020, 1, 1)})
+
+
+def test_distillation_is_asked_for_by_a_teacher(prepare):
+    with pytest.raises(InvalidInput, match="name that one, and a teacher"):
+        prepare(objective="distillation")
+
+
+def test_what_a_model_learned_before_is_no_longer_said(prepare, model):
+    made = prepare(TAGGED, model=model("bert-multi-label"))
+    assert "problem_type" not in made.model.config.to_hf()
+
+
+def test_a_model_is_measured_on_what_it_has_learned(model):
+    with pytest.raises(InvalidInput, match="has learned multi_label_classification"):
+        triarch.evaluate(model("bert-multi-label"), [{"text": "a", "label": "rude"}, {"text": "b", "label": "joke"}])
+
+
+def test_random_numbers_of_different_uses_differ():
+    keys = [("order", 3, 0), ("order", 3, 1), ("split", 3), ("draw", 3, 0, 0), ("draw", 3, 0, 1), ("draw", 3, 1, 0)]
+    keys += [("measure", 3, 0), ("measure", 3, 1), ("draw", 3, 1 << 32, 0), ("weights", 3), ("dropout", 3, 0)]
+    assert len({seeds.generator(*key).random() for key in keys}) == len(keys)
+    assert seeds.generator("draw", 3, 0, 1).random() == seeds.generator("draw", 3, 0, 1).random()

@@ -5,6 +5,8 @@ import itertools
 import json
 import os
 import string
+import subprocess
+import sys
 import time
 
 import numpy as np
@@ -12,11 +14,11 @@ import pytest
 
 import tiny
 from triarch import limits
-from triarch.errors import CorruptFile, InvalidInput, NotFound, TriarchError, UnsafeFile
+from triarch.errors import CorruptFile, InvalidInput, LimitExceeded, NotFound, TriarchError, UnsafeFile
 from triarch.objectives import objective
 from triarch.training.data import store as store_module
 from triarch.training.data.passages import Passages
-from triarch.training.data.reading import rows_of
+from triarch.training.data.reading import read, rows_of
 from triarch.training.data.sentences import paragraphs, sentence_ends
 from triarch.training.data.store import STARTS, TokenStore
 
@@ -236,7 +238,7 @@ def test_a_folder_with_something_else_is_not_overwritten(bert, tmp_path):
 
 
 def test_rows_of_another_kind_are_refused(bert, tmp_path):
-    with pytest.raises(InvalidInput, match=r"the rows are classification .*; read them with kind=documents"):
+    with pytest.raises(InvalidInput, match=r"the rows are classification .*, wanted documents; give rows of a text"):
         TokenStore.build(rows_of([{"text": "a", "label": 1}]), bert, tmp_path / "store")
 
 
@@ -394,10 +396,68 @@ def test_no_room_for_text(built, bert):
 def test_a_chunk_knows_its_document_and_sentence(built, bert):
     passages = Passages(built, Whole(bert, 20))
     places = [passages.place(index) for index in range(len(passages))]
-    assert places[0] == "document 1, sentence 1"
-    assert sorted({place.split(",")[0] for place in places}) == ["document 1", "document 2", "document 3"]
-    last = max(int(place.rpartition(" ")[2]) for place in places if place.startswith("document 3"))
+    assert places[0] == "row 1, sentence 1"
+    assert sorted({place.split(",")[0] for place in places}) == ["row 1", "row 2", "row 3"]
+    last = max(int(place.rpartition(" ")[2]) for place in places if place.startswith("row 3"))
     assert 1 < last <= np.diff(built.documents)[2]
+
+
+def test_documents_are_known_by_their_files_and_lines(bert, tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"text": "a"}\n\n{"text": "b"}\n{"text": "c"}\n')
+    (tmp_path / "b.txt").write_text("d")
+    (tmp_path / "c.txt").write_text("e")
+    files = [tmp_path / name for name in ("a.jsonl", "b.txt", "c.txt")]
+    TokenStore.build(files, bert, tmp_path / "store")
+    store = TokenStore.open(tmp_path / "store")
+    assert [store.place(i) for i in range(5)] == [
+        "a.jsonl line 1",
+        "a.jsonl line 3",
+        "a.jsonl line 4",
+        "b.txt",
+        "c.txt",
+    ]
+    assert Passages(store, Whole(bert)).place(1) == "a.jsonl line 3, sentence 1"
+
+
+def test_places_are_kept_in_bounds(bert, tmp_path, monkeypatch):
+    monkeypatch.setattr(limits, "ORIGINS", 2)
+    for name in "abcd":
+        (tmp_path / f"{name}.txt").write_text("text")
+    store = TokenStore.build([tmp_path / f"{name}.txt" for name in "abcd"], bert, tmp_path / "store")
+    assert [store.place(i) for i in range(4)] == ["a.txt", "b.txt", "document 3", "document 4"]
+    assert len(store.header["origins"]["files"]) == len(store.header["made_of"]["files"]) == 2
+    lines = tmp_path / "lines.txt"
+    lines.write_text("text\n" * 50)
+    store = TokenStore.build(lines, bert, tmp_path / "lines", format="lines")
+    assert store.place(49) == "lines.txt line 50"
+
+
+def test_a_store_that_does_not_know_its_files_numbers_documents(built, tmp_path):
+    path = tmp_path / "store" / "header.json"
+    header = json.loads(path.read_text())
+    del header["origins"]
+    path.write_text(json.dumps(header))
+    assert TokenStore.open(tmp_path / "store").place(2) == "document 3"
+
+
+@pytest.mark.parametrize(
+    "origins",
+    [
+        [],
+        {"files": []},
+        {"files": [["a", ""]], "runs": [[0, 1, 0]]},
+        {"files": [["a", ""]], "runs": [[0, -1, 0]]},
+        {"files": [["a"]], "runs": []},
+        {"files": [["a", 3]], "runs": []},
+        {"files": [["a", ""]], "runs": [["0", 0, 0]]},
+        {"files": [["a", ""]], "runs": [[0, 0]]},
+    ],
+)
+def test_places_that_are_none_are_found(built, tmp_path, origins):
+    path = tmp_path / "store" / "header.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"origins": origins}))
+    with pytest.raises(CorruptFile, match="does not say where its documents were read"):
+        TokenStore.open(tmp_path / "store")
 
 
 def test_long_text_is_streamed_within_bounds(bert, tmp_path, monkeypatch):
@@ -407,3 +467,66 @@ def test_long_text_is_streamed_within_bounds(bert, tmp_path, monkeypatch):
     (tmp_path / "a.txt").write_text(text)
     store = TokenStore.build(tmp_path / "a.txt", bert, tmp_path / "store")
     assert ids_of(store, 0) == bert.encode(text, special_tokens=False).ids
+
+
+# One sentence a line
+
+
+LINES = "one sentence without an end\nanother one\n\n \nthe second document\n"
+
+
+def test_lines_are_sentences_and_blank_lines_end_documents(bert, tmp_path):
+    (tmp_path / "a.txt").write_text(LINES)
+    streamed = TokenStore.build(tmp_path / "a.txt", bert, tmp_path / "streamed", format="sentences")
+    held = TokenStore.build(read(tmp_path / "a.txt", format="sentences"), bert, tmp_path / "held")
+    for store in (streamed, held):
+        assert np.diff(store.documents).tolist() == [2, 1]
+        assert store.place(1) == "a.txt line 5"
+        first, end = store.sentences[:2]
+        said = bert.encode("one sentence without an end", special_tokens=False).ids
+        assert (store.tokens[first:end] & ~STARTS).tolist() == said
+    assert TokenStore.build(tmp_path / "a.txt", bert, tmp_path / "text").header["documents"] == 1
+
+
+def test_documents_that_no_blank_line_ends_have_a_bound(bert, tmp_path, monkeypatch):
+    monkeypatch.setattr(limits, "WHOLE_BYTES", 100)
+    (tmp_path / "a.txt").write_text("a line\n" * 10 + "\n" + "a line\n" * 20)
+    with pytest.raises(LimitExceeded, match=r"a.txt has over 100 characters from line 12 on without a blank line"):
+        TokenStore.build(tmp_path / "a.txt", bert, tmp_path / "store", format="sentences")
+
+
+# Trials, and builds that were killed
+
+
+def test_a_trial_takes_the_beginnings_of_several_documents(bert, tmp_path):
+    for i in range(20):
+        (tmp_path / f"{i:02}.txt").write_text("\n\n".join(f"paragraph {j}" for j in range(100)))
+    whole = TokenStore.build(tmp_path, bert, tmp_path / "out" / "whole")
+    trial = TokenStore.build([tmp_path / f"{i:02}.txt" for i in range(20)], bert, tmp_path / "out" / "a", trial=160)
+    assert trial.header["documents"] == 8
+    assert 160 <= trial.header["tokens"] < 200
+    assert ids_of(trial, 1) == ids_of(whole, 1)[: len(ids_of(trial, 1))]
+    assert trial.fingerprint != whole.fingerprint
+    assert len(Passages(trial, Whole(bert, pair=True)))
+
+
+def test_a_trial_reads_no_further_than_it_needs(bert, tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"text": "some words"}\n' * 100 + "bad\n")
+    store = TokenStore.build(tmp_path / "a.jsonl", bert, tmp_path / "store", trial=20)
+    assert store.header["documents"] < 20
+
+
+def test_what_killed_builds_left_is_removed(bert, tmp_path):
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    for name in (
+        f".store.{process.pid}.tmp",
+        f".store.{process.pid}.old",
+        ".store.1.tmp",
+        ".other.2.tmp",
+        ".store.x.tmp",
+    ):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "tokens.bin").write_bytes(b"x")
+    TokenStore.build(rows_of(TEXTS), bert, tmp_path / "store")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".other.2.tmp", ".store.1.tmp", ".store.x.tmp", "store"]

@@ -1,6 +1,6 @@
 """Values from outside against the annotations of the dataclass that takes them."""
 
-import math
+import sys
 from collections.abc import Callable
 from functools import cache
 from types import NoneType, UnionType
@@ -35,7 +35,7 @@ def fits(value: Any, wanted: Any) -> bool:
     if get_origin(wanted) is dict:
         return isinstance(value, dict)
     if wanted is float:
-        return type(value) in (int, float) and math.isfinite(value)
+        return type(value) in (int, float) and abs(value) <= sys.float_info.max  # NaN compares as false
     return type(value) is wanted
 
 

@@ -45,4 +45,5 @@ WHOLE_BYTES = 512 * MIB  # a file that is read at once: a text, a JSON list, SQu
 UNPACKED_BYTES = 64 << 30  # what a .gz file may unpack to
 UNPACKED_RATIO = 200  # times its own size; text packs to a third, tables of few words to a fiftieth
 COMPLAINTS = 1_000  # bad rows that are kept to be shown; all are counted
+ORIGINS = 10_000  # files, and stretches of them, that a token store knows its documents from
 BLOCK_CHARACTERS = 100_000  # of running text, tokenized at once

@@ -26,6 +26,14 @@ class Scores(NamedTuple):
     f1: float
 
 
+FALLING = frozenset({"loss", "perplexity", "mse", "mae"})
+
+
+def falls(name: str) -> bool:
+    """Whether a metric, by the name that objectives give it, is better when it is lower; parts of the loss are."""
+    return name in FALLING or name.endswith("_loss")
+
+
 # Classes
 
 

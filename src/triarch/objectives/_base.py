@@ -32,8 +32,8 @@ IGNORED = -100  # a target that no loss looks at, by the convention of torch's c
 class Example(NamedTuple):
     """One sequence of tokens, special ones included, and what is to be learned from it."""
 
-    ids: list[int]
-    type_ids: list[int]
+    ids: Sequence[int]  # where examples are kept, an array of four bytes each
+    type_ids: Sequence[int]
     target: Any = None  # each objective's own
     note: Any = None  # what measuring needs beside the target, such as the texts of the right answers
 
@@ -72,7 +72,7 @@ class Objective:
     NAME: ClassVar[str]  # as recipes write it: the name of its file, with dashes
     SCORES: ClassVar[str]  # the kind of head it trains, by the names in family.py
     READS: ClassVar[str] = "rows"  # or "documents", for running text
-    FIELDS: ClassVar[tuple[str, ...]] = ("text",)  # columns a row must have; names ending in ? may be absent
+    FIELDS: ClassVar[tuple[str, ...]] = ()  # columns of its rows, if these are its own; those ending in ? may be absent
     METRIC: ClassVar[str] = "loss"  # the one by which the best model is kept
     WHOLE: ClassVar[bool] = False  # the loss of a row depends on the other rows: batches are never taken in pieces
     PAIR: ClassVar[bool] = False  # of running text: a sequence has two segments, the second maybe of another document
@@ -101,6 +101,9 @@ class Objective:
         for name, kind in self.options().items():
             check(name, getattr(self, name), kind)
 
+    def attach(self, network: Network) -> None:
+        """Take from the model what depends on it, once and before `prepare`. Raises TriarchError if it does not fit."""
+
     def prepare(self, rows: Iterable[dict[str, Any]]) -> None:
         """Learn from all training rows, once and before the first example, what the options leave to them."""
 
@@ -119,9 +122,10 @@ class Objective:
         """How many tokens the passages of one example have together: that many fit beside the special ones."""
         raise NotImplementedError
 
-    def draw(self, example: Example, rng: np.random.Generator) -> Example:
-        """The example as it is seen this time: for objectives that corrupt it afresh each time."""
-        return example
+    @property
+    def least(self) -> int:
+        """Examples of a batch, with fewer of which there is nothing to learn."""
+        return 1
 
     def batch(self, examples: Sequence[Example]) -> Batch:
         """Examples -> tensors (B, T), padded at the end."""
@@ -151,7 +155,9 @@ class Objective:
 
     def padded(self, examples: Sequence[Example]) -> dict[str, Tensor]:
         """What the model takes: (B, T) each."""
-        return self.processor.pad([example.ids for example in examples], [example.type_ids for example in examples])
+        return self.processor.pad(
+            [[*example.ids] for example in examples], [[*example.type_ids] for example in examples]
+        )
 
     def most_tokens(self, wanted: int | None) -> int:
         """Tokens of one sequence: as many as `wanted`, or as the model takes. Raises InvalidInput for more."""

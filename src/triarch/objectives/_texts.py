@@ -13,7 +13,7 @@ import numpy as np
 
 from triarch.objectives._base import Batch, Example, Objective
 from triarch.objectives._losses import rows
-from triarch.objectives._windows import Long, Part, by_row, parts, text_in, windows
+from triarch.objectives._windows import Long, Part, by_row, kept, parts, text_in, windows
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -66,9 +66,7 @@ class TextObjective(Objective):
         target = self.target(row)
         found = windows(self.processor, text, pair, self.long, most=self._most, stride=self.stride)
         read = {"text": text, "text_pair": pair, "target": str(target)}
-        return [
-            Example(w.ids, w.type_ids, target, part) for w, part in zip(found, parts(read, len(found)), strict=True)
-        ]
+        return [kept(window, target, part) for window, part in zip(found, parts(read, len(found)), strict=True)]
 
     def batch(self, examples: Sequence[Example]) -> Batch:
         targets, count = self.targets([example.target for example in examples])

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Sequence
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeVar
 
 from triarch.errors import InvalidInput, LimitExceeded, show
+from triarch.objectives._base import Example
 
 if TYPE_CHECKING:
     from tokenizers import Encoding
@@ -78,6 +80,11 @@ def windows(
             raise LimitExceeded(f'a text has {len(whole):,} tokens, at most {most:,} fit; use long="window"')
         return [whole]
     return processor.windows(text, pair, max_tokens=most, stride=stride, side=side)
+
+
+def kept(window: Encoding, target: Any, note: Any) -> Example:
+    """What is to be learned from a window, in little memory: all examples of a data set are held at once."""
+    return Example(array("I", window.ids), array("I", window.type_ids), target, note)
 
 
 def text_in(row: dict[str, Any], name: str) -> str:

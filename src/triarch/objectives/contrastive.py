@@ -1,16 +1,19 @@
 """Vectors of texts, such that those that belong together lie near each other.
 
 Each anchor has to find its positive among those of all rows in the batch, and all hard negatives: multiple negatives
-ranking, Henderson et al. 2017, section 4.4, https://arxiv.org/abs/1705.00652; the mean over tokens stands for a text,
-Reimers and Gurevych 2019, https://arxiv.org/abs/1908.10084. A long text is read in windows, and the mean is over all
-their tokens.
+ranking, Henderson et al. 2017, section 4.4, https://arxiv.org/abs/1705.00652.
 
-Shapes: B rows, S texts of a batch, W windows, T tokens, D hidden size, C candidates.
+The vector of a text is the one that the task `embedding` gives: its pooling, prompt and length are those that lie
+beside the checkpoint, or else the mean over tokens, Reimers and Gurevych 2019, https://arxiv.org/abs/1908.10084. The
+vectors of a long text's windows are averaged by length. What is compared are cosines, whatever length vectors have.
+
+Shapes: B rows, S texts of a batch, W windows, T tokens, D size of a vector, C candidates.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
@@ -18,7 +21,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 import numpy as np
 
 from triarch import metrics
-from triarch.errors import InvalidInput, show
+from triarch.errors import InvalidInput, Unsupported, show
 from triarch.objectives._base import Batch, Example, Objective
 from triarch.objectives._losses import rows, wide
 from triarch.objectives._windows import Long, text_in, windows
@@ -47,34 +50,66 @@ class Contrastive(Objective):
 
     temperature: float = 0.05  # what cosines are divided by
     symmetric: bool = False  # positives have to find their anchors too; the loss is the mean of both
+    anchor_prompt: str | None = None  # put before anchors: a text, or the name of one of the model's; none: its default
+    positive_prompt: str | None = None  # the same before positives and negatives
     long: Long = "window"  # a text longer than max_tokens is read in windows, cut, or refused
-    max_tokens: int | None = None  # of one window, special ones included; none: what the model takes
+    max_tokens: int | None = None  # of one window, special ones included; none: what the checkpoint says
 
     def __post_init__(self) -> None:
+        from triarch.inputs.sentence_recipe import Recipe
+
         super().__post_init__()
-        self._most = self.most_tokens(self.max_tokens)
         if not self.temperature > 0:
             raise InvalidInput(f"temperature is {self.temperature}, wanted more than 0")
+        self._most = self.most_tokens(self.max_tokens)
+        self._least = 2
+        self._recipe, self._prompts = Recipe(), (self.anchor_prompt or "", self.positive_prompt or "")
+
+    def attach(self, network: Network) -> None:
+        """Learn by the recipe beside the checkpoint.
+
+        Raises InvalidInput for a prompt that it does not have, Unsupported for Dense layers, which nothing here trains.
+        """
+        from triarch.inputs.sentence_recipe import recipe
+
+        found = recipe(network.sidecars)
+        if found.layers:
+            raise Unsupported(
+                f"the model has Dense layers after pooling ({len(found.layers)}), which are not trained here; choose a "
+                "checkpoint without them"
+            )
+        self._recipe = found
+        self._prompts = found.named_or_written(self.anchor_prompt), found.named_or_written(self.positive_prompt)
+        if self.max_tokens is None and found.max_tokens is not None:
+            self._most = min(found.max_tokens, self.processor.max_tokens)
+
+    def prepare(self, rows: Iterable[dict[str, Any]]) -> None:
+        """Where each row brings a negative of its own, a batch may be of one row."""
+        self._least = 1 if all(_negatives(row) for row in rows) else 2
+
+    @property
+    def least(self) -> int:
+        return self._least
 
     def examples(self, row: dict[str, Any]) -> list[Example]:
-        """One example with all windows of all texts in a row; its target has their lengths, text by text."""
-        negative = row.get("negative")
-        if not isinstance(negative, list | tuple):
-            negative = [] if negative is None else [negative]
+        """One example with all windows of all texts in a row; its target has the lengths of these, text by text, and
+        how many tokens of a prompt at their beginnings are not pooled."""
         texts = [*(text_in(row, name) for name in ("anchor", "positive"))]
-        texts += [text_in({"negative": text}, "negative") for text in negative]
+        texts += [text_in({"negative": text}, "negative") for text in _negatives(row)]
         if empty := [text for text in texts if not text.strip()]:
             raise InvalidInput(f"anchor, positive or negative is {show(repr(empty[0]), 20)}; leave the row out")
-        found = [windows(self.processor, text, None, self.long, most=self._most, stride=0) for text in texts]
-        flat = [window for windows in found for window in windows]
-        return [
-            Example(
-                [id_ for window in flat for id_ in window.ids],
-                [type_id for window in flat for type_id in window.type_ids],
-                target=[[len(window) for window in windows] for windows in found],
-                note=[blake2b(text.encode(), digest_size=16).digest() for text in texts],
-            )
-        ]
+        ids, types = array("I"), array("I")
+        target = []
+        for number, text in enumerate(texts):
+            prompt = self._prompts[min(number, 1)]
+            whole = self._recipe.text(prompt, text)
+            found = windows(self.processor, whole, None, self.long, most=self._most, stride=0)
+            for window in found:
+                ids.extend(window.ids)
+                types.extend(window.type_ids)
+            target.append([(len(window), self._recipe.hidden(prompt, window)) for window in found])
+        keys = [blake2b(text.encode(), digest_size=16).digest() for text in texts]
+        return [Example(ids, types, target, keys)]
 
     def batch(self, examples: Sequence[Example]) -> Batch:
         """Texts are in the order of rows: anchor, positive, negatives of one, then of the next.
@@ -84,29 +119,33 @@ class Contrastive(Objective):
         """
         import torch
 
-        ids, types, texts = [], [], []
+        ids, types, texts, lengths, hidden = [], [], [], [], []
         anchors: list[int] = []  # their numbers among all texts
         positives: list[int] = []
         negatives: list[int] = []
-        keys: list[bytes] = []  # of all texts
+        codes: dict[bytes, int] = {}  # the same for texts that are the same
+        text: list[int] = []  # of all texts
         for example in examples:
             at = 0
-            for number, (lengths, key) in enumerate(zip(example.target, example.note, strict=True)):
-                (anchors, positives, negatives)[min(number, 2)].append(len(keys))
-                for length in lengths:
-                    ids.append(example.ids[at : at + length])
-                    types.append(example.type_ids[at : at + length])
-                    texts.append(len(keys))
+            for number, (sizes, key) in enumerate(zip(example.target, example.note, strict=True)):
+                (anchors, positives, negatives)[min(number, 2)].append(len(text))
+                for length, behind in sizes:
+                    ids.append(list(example.ids[at : at + length]))
+                    types.append(list(example.type_ids[at : at + length]))
+                    texts.append(len(text))
+                    lengths.append(length)
+                    hidden.append(behind)
                     at += length
-                keys.append(key)
+                text.append(codes.setdefault(key, len(codes)))
         candidates = positives + negatives
-        text = np.array(keys)
-        same_anchor = text[anchors][:, None] == text[anchors]  # (B, B)
-        equal = text[positives][:, None] == text[candidates]  # (B, C)
-        wrong = (same_anchor @ equal) | (text[anchors][:, None] == text[candidates])
-        allowed = ~wrong | (np.eye(len(anchors), len(candidates)) > 0)
+        anchor, candidate = np.array(text)[anchors], np.array(text)[candidates]
+        together = np.eye(len(codes), dtype=bool)  # a text with itself,
+        together[anchor, candidate[: len(anchor)]] = True  # and an anchor with each of its positives
+        allowed = ~together[anchor][:, candidate] | np.eye(len(anchors), len(candidates), dtype=bool)
         targets = {
             "texts": torch.tensor(texts),  # (W,)
+            "lengths": torch.tensor(lengths),  # (W,)
+            "hidden": torch.tensor(hidden),  # (W,), of tokens that are not pooled
             "anchors": torch.tensor(anchors),  # (B,)
             "candidates": torch.tensor(candidates),  # (C,), positives before negatives
             "allowed": torch.from_numpy(allowed),  # (B, C)
@@ -115,22 +154,26 @@ class Contrastive(Objective):
         return Batch(self.processor.pad(ids, types), targets, {"contrastive": float(len(examples))}, notes)
 
     def forward(self, model: Network, batch: Batch) -> Tensor:
-        """(S, D): the mean over all tokens of each text, of length 1."""
+        """(S, D): the vector of each text, of length 1."""
+        import torch
         import torch.nn.functional as F
 
+        targets = batch.targets
         x = wide(model(**batch.inputs).last_hidden_state)  # (W, T, D)
-        mask = batch.inputs["attention_mask"].to(x.dtype)
-        texts = batch.targets["texts"]
-        # Without the division by their number: only the direction of the mean counts
-        sums = x.new_zeros(int(texts[-1]) + 1, x.shape[-1]).index_add(0, texts, (x * mask[..., None]).sum(1))
-        return F.normalize(sums, dim=-1)
+        places = torch.arange(x.shape[1], device=x.device)
+        pooled = self._recipe.pool(x, (batch.inputs["attention_mask"] > 0) & (places >= targets["hidden"][:, None]))
+        # Without the division by their lengths: only the direction of the mean counts
+        weighted = pooled * targets["lengths"][:, None].to(x.dtype)
+        sums = x.new_zeros(int(targets["texts"][-1]) + 1, x.shape[-1] * len(self._recipe.poolings))
+        return F.normalize(sums.index_add(0, targets["texts"], weighted), dim=-1)
 
     def losses(self, scores: Tensor, batch: Batch) -> dict[str, Tensor]:
         import torch
         import torch.nn.functional as F
 
         targets = batch.targets
-        cosines = scores[targets["anchors"]] @ scores[targets["candidates"]].T
+        with torch.autocast(scores.device.type, enabled=False):  # cosines lie close together
+            cosines = scores[targets["anchors"]] @ scores[targets["candidates"]].T
         logits = (cosines / self.temperature).masked_fill(~targets["allowed"], float("-inf"))  # (B, C)
         right = torch.arange(len(logits), device=logits.device)
         loss = F.cross_entropy(logits, right, reduction="sum")
@@ -159,6 +202,13 @@ class Contrastive(Objective):
             "recall@1": metrics.recall_at(1, places),
             "recall@10": metrics.recall_at(10, places),
         }
+
+
+def _negatives(row: dict[str, Any]) -> list[Any]:
+    negative = row.get("negative")
+    if isinstance(negative, list | tuple):
+        return list(negative)
+    return [] if negative is None else [negative]
 
 
 def _places(outcomes: list[Outcome], candidates: dict[bytes, np.ndarray]) -> Iterator[int]:

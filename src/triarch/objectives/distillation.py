@@ -36,8 +36,9 @@ class Both(NamedTuple):
 class Distillation(Objective):
     """Wraps another objective, whose scores are choices among classes: labels, tags, words.
 
-    The teacher sees the same ids, so it has to have the same vocabulary, and the same labels. One that tells two
-    segments apart, of a model that does not, sees both texts of a pair as the first.
+    The teacher sees the same ids, so it has to have the same vocabulary, and the same labels. Where one of both has
+    scores for rows behind the vocabulary, which pad it to a round number, these are not compared. A teacher that tells
+    two segments apart, of a model that does not, sees both texts of a pair as the first.
     """
 
     GIVEN: ClassVar[tuple[str, ...]] = ("processor", "inner", "teacher")
@@ -77,9 +78,6 @@ class Distillation(Objective):
     def room(self) -> int:
         return self.inner.room
 
-    def draw(self, example: Example, rng: np.random.Generator) -> Example:
-        return self.inner.draw(example, rng)
-
     def batch(self, examples: Sequence[Example]) -> Batch:
         batch = self.inner.batch(examples)
         return batch._replace(counts=batch.counts | {"distillation": float(self._chosen(batch).sum())})
@@ -101,6 +99,8 @@ class Distillation(Objective):
 
         student = self._choices(scores.student, batch) / self.temperature
         teacher = scores.teacher / self.temperature
+        known = min(student.shape[-1], teacher.shape[-1])
+        student, teacher = student[:, :known], teacher[:, :known]
         apart = F.kl_div(student.log_softmax(-1), teacher.log_softmax(-1), reduction="sum", log_target=True)
         hard = {name: (1 - self.alpha) * loss for name, loss in self.inner.losses(scores.student, batch).items()}
         return hard | {"distillation": self.alpha * self.temperature**2 * apart}
@@ -126,19 +126,32 @@ class Distillation(Objective):
 
 
 def _check_teacher(teacher: Network, inner: Objective) -> None:
-    """Raises InvalidInput for another vocabulary, Unsupported for another head, or other labels."""
+    """Raises InvalidInput for another vocabulary, other labels, or too few tokens; Unsupported for another head."""
     from triarch.models import scores
 
     kind = scores(type(teacher.head)).__name__
     if kind != inner.SCORES:
         raise Unsupported(f"the teacher gives {kind}, {inner.NAME} needs {inner.SCORES}; choose another teacher")
+    ours, theirs = inner.processor.vocab_size, teacher.config.vocab_size  # rows of the embeddings
     if teacher.processor is not None:
-        ours, theirs = inner.processor.tokenizer.get_vocab(), teacher.processor.tokenizer.get_vocab()
-        if ours != theirs:
+        known, other = inner.processor.tokenizer.get_vocab(), teacher.processor.tokenizer.get_vocab()
+        if known != other:
             raise InvalidInput(
-                f"the teacher's vocabulary of {len(theirs):,} tokens is not the model's of {len(ours):,}; choose a "
+                f"the teacher's vocabulary of {len(other):,} tokens is not the model's of {len(known):,}; choose a "
                 "teacher with the same"
             )
+    elif ours != theirs:
+        raise InvalidInput(
+            f"the teacher has no tokenizer, and {theirs:,} tokens where the model has {ours:,}; choose a teacher with "
+            "the same vocabulary"
+        )
+    longest = getattr(inner, "max_tokens", None) or inner.processor.max_tokens
+    most = teacher.config.max_tokens if teacher.processor is None else teacher.processor.max_tokens
+    if longest > most:
+        raise InvalidInput(
+            f"the teacher takes {most:,} tokens, {inner.NAME} shows it up to {longest:,}; set the option max_tokens to "
+            f"{most}, or choose another teacher"
+        )
     if inner.LABELS:
         names = list(teacher.config.id2label.values())
         wanted = list(getattr(inner, "labels"))  # noqa: B009 - each objective with LABELS has them

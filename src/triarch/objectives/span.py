@@ -17,9 +17,10 @@ import numpy as np
 
 from triarch import metrics
 from triarch.errors import InvalidInput, show
+from triarch.objectives._answers import answers_in
 from triarch.objectives._base import Batch, Example, Objective
 from triarch.objectives._losses import cross_entropy, wide
-from triarch.objectives._windows import Part, by_row, parts, text_in, windows
+from triarch.objectives._windows import Part, by_row, kept, parts, text_in, windows
 
 if TYPE_CHECKING:
     from tokenizers import Encoding
@@ -34,7 +35,7 @@ class Place(NamedTuple):
     part: Part
     context: str
     first: int  # the first token of the context
-    offsets: list[tuple[int, int]]  # its characters, and those of the ones behind it
+    offsets: np.ndarray  # (N, 2) uint32: its characters, and those of the ones behind it
     right: list[str]
 
 
@@ -49,7 +50,7 @@ class Outcome(NamedTuple):
 @dataclass(kw_only=True)
 class Span(Objective):
     SCORES: ClassVar[str] = "SpanScores"
-    FIELDS: ClassVar[tuple[str, ...]] = ("question", "context", "answers")
+    FIELDS: ClassVar[tuple[str, ...]] = ("question", "context", "answers", "id?")
     METRIC: ClassVar[str] = "f1"
 
     max_tokens: int | None = None  # of a window with its question; none: 384, or what the model takes
@@ -74,7 +75,7 @@ class Span(Objective):
         question, context = text_in(row, "question"), text_in(row, "context")
         if not question.strip() or not context.strip():
             raise InvalidInput("question or context is empty; leave the row out")
-        answers = _answers(row, context)
+        answers = [_bare(*answer) for answer in answers_in(row.get("answers"), context)]
         stride = min(SHARED, self._most // 2) if self.stride is None else self.stride
         found = windows(self.processor, question, context, "window", most=self._most, stride=stride, side="second")
         targets = [(0, 0)] * len(found)
@@ -91,9 +92,8 @@ class Span(Objective):
         read = {"question": question, "context": context, "answers": str(answers)}
         for window, target, part in zip(found, targets, parts(read, len(found)), strict=True):
             inner = _inner(window)
-            offsets = [window.offsets[i] for i in inner]
-            place = Place(part, context, inner[0] if inner else 0, offsets, texts)
-            examples.append(Example(window.ids, window.type_ids, target, place))
+            offsets = np.array([window.offsets[i] for i in inner], np.uint32).reshape(-1, 2)
+            examples.append(kept(window, target, Place(part, context, inner[0] if inner else 0, offsets, texts)))
         return examples
 
     def batch(self, examples: Sequence[Example]) -> Batch:
@@ -152,27 +152,10 @@ class Span(Objective):
         }
 
 
-def _answers(row: dict[str, Any], context: str) -> list[tuple[int, int]]:
-    """The characters of each right answer, without white space around it. Raises InvalidInput."""
-    given = row.get("answers")
-    if not isinstance(given, list | tuple) or not all(isinstance(answer, dict) for answer in given):
-        raise InvalidInput(
-            f"answers is {show(repr(given), 60)}, wanted a list of text and start, empty if there is none"
-        )
-    found = []
-    for answer in given:
-        text, start = text_in(answer, "text"), answer.get("start")
-        if not text.strip():
-            raise InvalidInput("an answer is empty; write [] where the context has none")
-        if type(start) is not int or start < 0 or context[start : start + len(text)] != text:
-            there = context[start : start + len(text)] if type(start) is int and start >= 0 else ""
-            raise InvalidInput(
-                f"answer {show(text, 40)!r} is not at character {show(start, 20)} of its context, where "
-                f"{show(there, 40)!r} is; mend start, which counts characters, not bytes"
-            )
-        begin = start + len(text) - len(text.lstrip())
-        found.append((begin, begin + len(text.strip())))
-    return found
+def _bare(text: str, start: int) -> tuple[int, int]:
+    """The characters of an answer, without white space around it."""
+    begin = start + len(text) - len(text.lstrip())
+    return begin, begin + len(text.strip())
 
 
 def _inner(window: Encoding) -> list[int]:
@@ -198,4 +181,4 @@ def _text(place: Place, start: int, more: int) -> str:
     """What the tokens from `start` on, and so many more, stand for."""
     first = start - place.first
     offsets = place.offsets[first : first + more + 1]
-    return place.context[offsets[0][0] : offsets[-1][1]] if offsets else ""
+    return place.context[offsets[0, 0] : offsets[-1, 1]] if len(offsets) else ""

@@ -18,7 +18,7 @@ from triarch.errors import InvalidInput, show
 from triarch.objectives._base import IGNORED, Batch, Example, Objective
 from triarch.objectives._labels import Labels, name_of, ordered
 from triarch.objectives._losses import cross_entropy, padded_targets
-from triarch.objectives._windows import Part, by_row, parts, windows
+from triarch.objectives._windows import Part, by_row, kept, parts, windows
 
 if TYPE_CHECKING:
     from tokenizers import Encoding
@@ -104,7 +104,7 @@ class Tagging(Objective):
         if not made:
             raise InvalidInput(f"of tokens {show(words, 60)} the tokenizer leaves nothing; leave the row out")
         return [
-            Example(window.ids, window.type_ids, target, Words(part, *_columns(firsts), right))
+            kept(window, target, Words(part, *_columns(firsts), right))
             for part, (window, target, firsts) in zip(parts(row, len(made)), made, strict=True)
         ]
 

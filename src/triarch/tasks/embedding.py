@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from triarch.errors import InvalidInput, show
-from triarch.suggest import did_you_mean
-from triarch.tasks import _options, _sentence
+from triarch.errors import InvalidInput
+from triarch.tasks import _options
 from triarch.tasks._base import Job, Task, text_of
 from triarch.tasks._scores import mean_by_length
 
@@ -39,23 +38,30 @@ class Embedding(Task):
     OPTIONS = Options
 
     def __init__(self, model: Any, **defaults: Any):
+        from triarch.inputs.sentence_recipe import recipe
+
         super().__init__(model, **defaults)
-        self.recipe = _sentence.recipe(model.sidecars)
+        self.recipe = recipe(model.sidecars)
 
     def read(self, given: Any, options: Options) -> str:
         return text_of(given, "text")
 
     def prepare(self, row: str, options: Options) -> Job:
-        text = self._prompt(options) + row
         longest = min(self.recipe.max_tokens or self.processor.max_tokens, self.processor.max_tokens)
         shorter = replace(options, max_length=options.max_length or longest)
-        return self.windows(text.lower() if self.recipe.lowercase else text, None, shorter)
+        return self.windows(self.recipe.text(self._prompt(options), row), None, shorter)
 
     def compute(self, batch: dict[str, Tensor], windows: list[Encoding], options: Options) -> list[np.ndarray]:
-        x = self.model.features(**batch).float().cpu().numpy()  # (B, T, D)
+        import torch
+
+        x = self.model.features(**batch).float()  # (B, T, D)
+        hidden, ends = (
+            torch.tensor(counts, device=x.device)[:, None]
+            for counts in ([self.recipe.hidden(self._prompt(options), w) for w in windows], [*map(len, windows)])
+        )
+        places = torch.arange(x.shape[1], device=x.device)
         # Pooled here, as the vectors of all tokens of a long text would fill the memory
-        hidden = 0 if self.recipe.include_prompt else len(self._prompt(options))
-        return [self.recipe.pool(x[i, _behind(hidden, window) : len(window)]) for i, window in enumerate(windows)]
+        return list(self.recipe.pool(x, (places >= hidden) & (places < ends)).cpu().numpy())
 
     def answer(self, job: Job, outputs: list[np.ndarray], options: Options) -> np.ndarray:
         vector = mean_by_length(job.windows, outputs)
@@ -68,23 +74,7 @@ class Embedding(Task):
         return vector.astype(np.float32)
 
     def _prompt(self, options: Options) -> str:
-        if options.prompt is not None:
-            return options.prompt
-        name = options.prompt_name or self.recipe.default_prompt
-        if name is None:
-            return ""
-        if name not in self.recipe.prompts:
-            hint = did_you_mean(name, self.recipe.prompts)
-            raise InvalidInput(f"the model has no prompt {show(name)!r}{hint}; it has {[*self.recipe.prompts]}")
-        return self.recipe.prompts[name]
-
-
-def _behind(characters: int, window: Encoding) -> int:
-    """How many tokens at the beginning of a window make up the first characters of the text; [CLS] goes with them."""
-    if not characters or any(start for start, _ in window.offsets[:2]):  # no prompt, or a later window
-        return 0
-    inside = (i for i, special in enumerate(window.special_tokens_mask) if not special)
-    return next((i for i in inside if window.offsets[i][0] >= characters), len(window) - 1)
+        return self.recipe.prompt(options.prompt_name) if options.prompt is None else options.prompt
 
 
 def normalized(vectors: np.ndarray) -> np.ndarray:

@@ -79,7 +79,7 @@ class Pooled:
     pieces: list[str]
     vectors: np.ndarray  # (T, D)
     pooled: np.ndarray  # (D,)
-    how: tuple[str, ...]  # names of tasks/_sentence.py
+    how: tuple[str, ...]  # names of layers/pooling.py
 
 
 @dataclass(frozen=True)
@@ -263,8 +263,9 @@ def pool(embed: Embedding, text: str) -> Pooled:
     """The vectors of the tokens of a text's first window, and the one that they become."""
     job = embed.prepare(text, embed.options({}))
     with torch.inference_mode():
-        (vectors,) = embed.model.features(**_batch(embed, job.windows[:1])).float().cpu().numpy()  # (T, D)
-    return Pooled(job.windows[0].tokens, vectors, embed.recipe.pool(vectors), embed.recipe.poolings)
+        vectors = embed.model.features(**_batch(embed, job.windows[:1])).float().cpu()  # (1, T, D)
+        (pooled,) = embed.recipe.pool(vectors, torch.ones(vectors.shape[:2], dtype=torch.bool)).numpy()
+    return Pooled(job.windows[0].tokens, vectors[0].numpy(), pooled, embed.recipe.poolings)
 
 
 def _batch(embed: Embedding, encodings: list[Encoding]) -> dict[str, torch.Tensor]:

@@ -73,6 +73,7 @@ def train_by(
             train=rows.get("data"),
             validation=rows.get("validation"),
             test=rows.get("test"),
+            trial=dry_run,
         )
         if not dry_run:
             for name, fact in planned.facts.items():

@@ -127,8 +127,10 @@ class Learner:
         outcomes: list[Any] = []
         chunk = self.whole if self.objective.WHOLE else CHUNK
         with evaluating(self.model), torch.inference_mode(), self._autocast():
-            for start in range(0, len(source), chunk):
-                indices = range(start, min(start + chunk, len(source)))
+            edges = [*range(0, len(source), chunk), len(source)]
+            if len(edges) > 2 and edges[-1] - edges[-2] < self.objective.least:
+                del edges[-2]  # too few rows to tell apart: they join those before
+            for indices in map(range, edges, edges[1:]):
                 examples = [source.draw(i, seeds.generator("measure", seed, i)) for i in indices]
                 found, pieces = self._within_memory(partial(self._measured, examples, done), examples)
                 outcomes += found

@@ -92,12 +92,10 @@ def _labels(settings: Settings, made: type[Objective], rows: Iterable[dict[str, 
     Those of the data stand in the order of the checkpoint, or of the teacher, where that has the same ones. Where the
     data gives numbers and the checkpoint names for them, these are kept.
     """
-    if "id2label" in made.CONFIG:
-        return list(made.CONFIG["id2label"].values())
+    if settings.labels and not made.LABELS:
+        raise InvalidInput(f"{made.NAME} has no labels; leave them out")
     if not made.LABELS:
-        if settings.labels:
-            raise InvalidInput(f"{made.NAME} has no labels; leave them out")
-        return None
+        return list(made.CONFIG["id2label"].values()) if "id2label" in made.CONFIG else None
     found = made.labels_of(rows)
     if settings.labels:
         return settings.labels

@@ -47,6 +47,7 @@ BY_CONTENT = (
     "tokenizer",
 )  # and these may lie elsewhere, as long as they are the same
 DOCUMENTS = "documents"  # the kind of rows that running text is
+SAMPLE = 100_000  # tokens of running text that a trial reads
 BUCKET = 64  # batches whose examples are sorted by length together
 Data = Rows | list[dict[str, Any]]  # as a caller gives it
 Material = Rows | list[str]  # rows, or the paths of documents that are streamed
@@ -94,10 +95,11 @@ def prepare(
     train: Data | None = None,
     validation: Data | None = None,
     test: Data | None = None,
+    trial: bool = False,
 ) -> Plan:
     """Read the data, infer what is learned, load the model. Raises TriarchError for whatever would fail later on.
 
-    Tokens of running text are kept in `folder`.
+    Tokens of running text are kept in `folder`; for a `trial`, those of a sample of it.
     """
     if train is None and not settings.data:
         raise InvalidInput("there is no data; name files or folders to learn from")
@@ -108,12 +110,12 @@ def prepare(
     if isinstance(data, Rows):
         objective.prepare(data)
     stores = folder / "training" / "tokens"
-    source = source_of(data, objective, settings, stores / "train", note)
-    measured = None if held is None else source_of(held, objective, settings, stores / "validation", note)
+    source = source_of(data, objective, settings, stores / "train", note, trial)
+    measured = None if held is None else source_of(held, objective, settings, stores / "validation", note, trial)
     tested = None
     if test is not None or settings.test:
         last = found(settings, note, settings.test, test, kind_of(data) if isinstance(data, Rows) else DOCUMENTS)
-        tested = source_of(last, objective, settings, stores / "test", note)
+        tested = source_of(last, objective, settings, stores / "test", note, trial)
     for part, one, other, another in (
         ("validation", measured, "training", source),
         ("test", tested, "training", source),
@@ -203,6 +205,8 @@ def found(settings: Settings, note: Note, paths: list[str], given: Data | None, 
         rows = rows_of(given, columns=columns, kind=kind, on_bad_row=settings.on_bad_row)
     if rows.skipped_count:
         note(f"{rows.skipped_count:,} rows left out: {'; '.join(rows.skipped[:3])}")
+    for warning in rows.warnings:
+        note(warning)
     return rows
 
 
@@ -221,8 +225,10 @@ def _note_overlap(note: Note, part: str, measured: Source, other: str, learned: 
         note(f"{len(twice):,} files of the {part} data are in the {other} data too: {names}")
 
 
-def source_of(material: Material, objective: Objective, settings: Settings, folder: Path, note: Note) -> Source:
-    """Examples of an objective; running text goes through a store of tokens in `folder`.
+def source_of(
+    material: Material, objective: Objective, settings: Settings, folder: Path, note: Note, trial: bool = False
+) -> Source:
+    """Examples of an objective; running text goes through a store of tokens in `folder`, for a `trial` a part of it.
 
     Rows that the objective can't use are refused together, or left out and reported, as `on_bad_row` has it.
     """
@@ -230,10 +236,17 @@ def source_of(material: Material, objective: Objective, settings: Settings, fold
     if objective.READS == DOCUMENTS:
         columns = settings.columns if isinstance(material, list) else None
         store = TokenStore.build(
-            material, objective.processor, folder, format=settings.format, columns=columns, on_bad_row=policy
+            material,
+            objective.processor,
+            folder,
+            format=settings.format,
+            columns=columns,
+            on_bad_row=policy,
+            trial=SAMPLE if trial else None,
         )
         passages, counts = Passages(store, objective), store.header
         said = f"{counts['documents']:,} documents, {counts['sentences']:,} sentences, {counts['tokens']:,} tokens"
+        said = f"a sample, also for steps and epochs: {said}" if trial else said
         files = {file["sha256"]: file["name"] for file in counts["made_of"].get("files", [])}
         return Source(passages, passages.place, said, store.fingerprint, None, counts["skipped"], files)
     assert isinstance(material, Rows)

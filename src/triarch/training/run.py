@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from triarch.errors import CheckpointMismatch, InvalidInput, TriarchError, show
 from triarch.files import write_text
+from triarch.metrics import falls
 from triarch.objectives._base import Example
 from triarch.training import learner, seeds, state
 from triarch.training.average import Average
@@ -33,7 +34,6 @@ from triarch.training.schedules import schedule
 from triarch.training.tensorboard import Board
 from triarch.training.workplace import FOLDER, LOG
 
-FALLING = ("loss", "perplexity", "mse", "mae")  # metrics that are better when lower
 TERMINATED = 143
 KEPT = {"identity": dict, "optimizer": dict, "seconds": float, "best": dict, "stale": int, "measured": int}
 
@@ -181,7 +181,7 @@ class Run:
         self._write({"step": self.step, "evaluation": metrics, "seconds": round(time.perf_counter() - begin, 4)})
         value = metrics[self.plan.metric]
         better = not self.best or (
-            (value < self.best["value"]) == falling(self.plan.metric) and value != self.best["value"]
+            (value < self.best["value"]) == falls(self.plan.metric) and value != self.best["value"]
         )
         if better and math.isfinite(value):
             self.best, self.stale = {"step": self.step, "value": value}, 0
@@ -379,11 +379,6 @@ class _Stop(Exception):
 
 def _leave(number: int) -> NoReturn:
     raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(TERMINATED)
-
-
-def falling(metric: str) -> bool:
-    """Whether a metric is better when it is lower."""
-    return metric in FALLING or metric.endswith("_loss")
 
 
 def _finite(value: Any) -> Any:

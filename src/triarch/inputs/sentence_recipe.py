@@ -1,58 +1,79 @@
-"""How a sentence-transformers folder turns token vectors into one vector: modules.json and what it names.
+"""How a sentence-transformers folder turns a text into one vector: modules.json and what it names.
 
 Reimers & Gurevych 2019, https://arxiv.org/abs/1908.10084; the files' format is that of the sentence-transformers
 library. A folder without modules.json gets the mean over tokens, normalised.
+
+Shapes: B texts, T tokens, D hidden size.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
+import torch
+from tokenizers import Encoding
+from torch import Tensor
 
 from triarch.errors import CorruptFile, InvalidInput, Unsupported, show
 from triarch.files import parse_json
+from triarch.layers.pooling import POOLINGS
+from triarch.suggest import did_you_mean
 
-Vector = Callable[[np.ndarray], np.ndarray]
+Layer = Callable[[Tensor], Tensor]
 
-# pooling_mode_… of the file -> what it does with the vectors (T, D) of the tokens
-POOLINGS: dict[str, Vector] = {
-    "cls_token": lambda x: x[0],
-    "mean_tokens": lambda x: x.mean(0),
-    "max_tokens": lambda x: x.max(0),
-    "mean_sqrt_len_tokens": lambda x: x.sum(0) / np.sqrt(len(x)),
-    "weightedmean_tokens": lambda x: np.average(x, axis=0, weights=np.arange(1, len(x) + 1)),
-    "lasttoken": lambda x: x[-1],
-}
-
-ACTIVATIONS: dict[str, Vector] = {
-    "torch.nn.modules.activation.Tanh": np.tanh,
+ACTIVATIONS: dict[str, Layer] = {
+    "torch.nn.modules.activation.Tanh": torch.tanh,
     "torch.nn.modules.linear.Identity": lambda x: x,
-    "torch.nn.modules.activation.ReLU": lambda x: np.maximum(x, 0),
+    "torch.nn.modules.activation.ReLU": torch.relu,
 }
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """From token vectors to the sentence's."""
+    """From a text to its vector."""
 
     poolings: tuple[str, ...] = ("mean_tokens",)  # several are laid end to end
     include_prompt: bool = True
-    layers: tuple[Vector, ...] = ()  # functions (D,) -> (D,) after pooling
+    layers: tuple[Layer, ...] = ()  # functions (B, D) -> (B, D) after pooling
     normalize: bool = True
     max_tokens: int | None = None
     lowercase: bool = False
     prompts: dict[str, str] = field(default_factory=dict)
     default_prompt: str | None = None
 
-    def pool(self, x: np.ndarray) -> np.ndarray:
-        """(T, D) -> (D,), not yet normalised."""
-        pooled = np.concatenate([POOLINGS[name](x) for name in self.poolings])
+    def text(self, prompt: str, text: str) -> str:
+        """What the tokenizer is given."""
+        return (prompt + text).lower() if self.lowercase else prompt + text
+
+    def hidden(self, prompt: str, window: Encoding) -> int:
+        """How many tokens at the beginning of a window are not pooled: those of a prompt, [CLS] with them."""
+        return 0 if self.include_prompt else _behind(len(prompt), window)
+
+    def pool(self, x: Tensor, mask: Tensor) -> Tensor:
+        """(B, T, D), and (B, T) which tokens count -> (B, D), not yet normalised."""
+        pooled = torch.cat([POOLINGS[name](x, mask) for name in self.poolings], dim=-1)
         for layer in self.layers:
             pooled = layer(pooled)
         return pooled
+
+    def prompt(self, name: str | None) -> str:
+        """The text of a prompt by its name; of none, that of the default. Raises InvalidInput, with the nearest."""
+        name = name or self.default_prompt
+        if name is None:
+            return ""
+        if name not in self.prompts:
+            hint = did_you_mean(name, self.prompts)
+            raise InvalidInput(f"the model has no prompt {show(name)!r}{hint}; it has {[*self.prompts]}")
+        return self.prompts[name]
+
+    def named_or_written(self, prompt: str | None) -> str:
+        """The text of a prompt that is given by its name, or as it is: a single word is a name."""
+        if prompt is None or re.fullmatch(r"[\w-]+", prompt):
+            return self.prompt(prompt)
+        return self.prompts.get(prompt, prompt)
 
 
 def recipe(sidecars: dict[str, bytes]) -> Recipe:
@@ -60,7 +81,7 @@ def recipe(sidecars: dict[str, bytes]) -> Recipe:
     if "modules.json" not in sidecars:
         return Recipe()
     known: dict[str, Any] = {"normalize": False, "poolings": ()}
-    layers: list[Vector] = []
+    layers: list[Layer] = []
     for module in parse_json(sidecars["modules.json"], "modules.json"):
         kind, path = str(module.get("type")).rsplit(".", 1)[-1], module.get("path", "")
         if kind == "Pooling":
@@ -125,10 +146,10 @@ def _pooling(config: dict[str, Any]) -> dict[str, Any]:
     return {"poolings": ordered, "include_prompt": bool(config.get("include_prompt", True))}
 
 
-def _dense(sidecars: dict[str, bytes], path: str) -> Vector:
+def _dense(sidecars: dict[str, bytes], path: str) -> Layer:
     """A linear layer and its activation, from safetensors."""
     from safetensors import SafetensorError
-    from safetensors.numpy import load
+    from safetensors.torch import load
 
     name = _object(sidecars, f"{path}/config.json").get("activation_function", "torch.nn.modules.activation.Tanh")
     if not isinstance(name, str) or name not in ACTIVATIONS:
@@ -137,8 +158,8 @@ def _dense(sidecars: dict[str, bytes], path: str) -> Vector:
         raise Unsupported(f"{path} has no model.safetensors; save its weights in that format")
     try:
         weights = load(sidecars[f"{path}/model.safetensors"])
-        weight = weights["linear.weight"]
-        bias = weights.get("linear.bias", np.zeros(len(weight), weight.dtype))
+        weight = weights["linear.weight"].float()
+        bias = weights["linear.bias"].float() if "linear.bias" in weights else weight.new_zeros(len(weight))
     except (SafetensorError, KeyError, TypeError) as error:
         raise CorruptFile(
             f"{path}/model.safetensors holds no linear layer ({show(error)}); download it again"
@@ -146,9 +167,18 @@ def _dense(sidecars: dict[str, bytes], path: str) -> Vector:
     if weight.ndim != 2 or bias.shape != weight.shape[:1]:
         raise CorruptFile(f"{path}/model.safetensors has shapes that are no linear layer's; download it again")
 
-    def layer(x: np.ndarray) -> np.ndarray:
-        if x.shape != weight.shape[1:]:
-            raise InvalidInput(f"{path} takes vectors of {weight.shape[1]} numbers, found {len(x)}; mend modules.json")
-        return ACTIVATIONS[name](weight @ x + bias)
+    def layer(x: Tensor) -> Tensor:
+        if x.shape[1:] != weight.shape[1:]:
+            found = x.shape[-1]
+            raise InvalidInput(f"{path} takes vectors of {weight.shape[1]} numbers, found {found}; mend modules.json")
+        return ACTIVATIONS[name](x @ weight.to(x.device).T + bias.to(x.device))
 
     return layer
+
+
+def _behind(characters: int, window: Encoding) -> int:
+    """How many tokens at the beginning of a window make up the first characters of the text; [CLS] goes with them."""
+    if not characters or any(start for start, _ in window.offsets[:2]):  # no prompt, or a later window
+        return 0
+    inside = (i for i, special in enumerate(window.special_tokens_mask) if not special)
+    return next((i for i in inside if window.offsets[i][0] >= characters), len(window) - 1)
