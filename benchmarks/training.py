@@ -3,10 +3,10 @@
     python benchmarks/training.py --text FILE                  # one text a line
     python benchmarks/training.py --only fine-tuning
 
-Fine-tuning: MiniLM (the real weights that `make demo` installs) learns to classify the texts, in bfloat16, batches of 32
-as they come, AdamW, dropout as in its config. The reference's Trainer pads each batch to its longest text; it is also
-run with its own sorting by length. Masked language modelling: BERT-base (random weights, made on the spot), 8 texts of
-128 tokens an update, in bfloat16.
+Fine-tuning: MiniLM (the real weights that `make demo` installs) learns to classify the texts, in bfloat16, in batches
+of 32 as they come, AdamW, dropout as in its config. The reference's Trainer pads each batch to its longest text; it is
+also run with its own sorting by length. Masked language modelling: BERT-base (random weights, made on the spot), 8
+texts of 128 tokens an update, in bfloat16.
 
 Tokens are counted without padding. Each measurement is a process of its own with two threads; the fastest of two rounds
 counts, after one that warms up. Needs `pip install accelerate`, without which the Trainer does not run.

@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 import runs
 import triarch
@@ -338,7 +339,11 @@ def command(model, data, output, *more, steps=60):
 
 def environment():
     source = Path(triarch.__file__).parents[1]
-    return os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(source), "HF_HUB_OFFLINE": "1"}
+    return os.environ | {
+        "OMP_NUM_THREADS": str(torch.get_num_threads()),  # the last bits depend on it
+        "PYTHONPATH": str(source),
+        "HF_HUB_OFFLINE": "1",
+    }
 
 
 def start(command, **streams):

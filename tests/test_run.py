@@ -493,6 +493,17 @@ def test_what_does_not_touch_the_steps_may_differ(train, tmp_path, monkeypatch):
     assert "going on from step 4 of 12" in train.notes
 
 
+def test_another_number_of_threads_is_said(train, tmp_path, monkeypatch):
+    after_step(monkeypatch, 5, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    with pytest.raises(SystemExit):
+        train("o")
+    monkeypatch.undo()
+    threads = torch.get_num_threads()
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads + 1)
+    train("o", resume=True)
+    assert f"so far the run had threads {threads}: it goes on, but not to the bit" in train.notes
+
+
 def test_tuples_are_lists_to_a_run_that_goes_on(train):
     train("o", steps=2, freeze=("embeddings",))
     assert train("o", steps=2, freeze=("embeddings",), resume=True)["steps"] == 2
@@ -776,8 +787,8 @@ def test_a_log_that_cannot_be_written_does_not_end_a_run(train, tmp_path, monkey
 
     def broken(self):
         begin(self)
-        self._log.close()
-        self._log = open("/dev/full", "w", buffering=1)  # noqa: SIM115
+        self.log.close()
+        self.log.file = open("/dev/full", "w", buffering=1)  # noqa: SIM115
 
     monkeypatch.setattr(run.Run, "_start", broken)
     assert train("o")["steps"] == 12

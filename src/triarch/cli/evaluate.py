@@ -35,7 +35,7 @@ def command(context: click.Context, data: tuple[str, ...], model: str, as_json: 
     Loss and metrics are those of the objective that the data says, or that is named.
     """
     from triarch.training import evaluate
-    from triarch.training.finish import finite
+    from triarch.training.log import finite
 
     given = {
         name: value

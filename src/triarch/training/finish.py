@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import platform
 import shutil
@@ -26,6 +25,7 @@ from triarch.training.facts import Data, Facts, Mistakes
 from triarch.training.history import History
 from triarch.training.history import read as read_log
 from triarch.training.learner import Learner
+from triarch.training.log import finite
 from triarch.training.model import make_objective
 from triarch.training.plan import Plan, Source
 from triarch.training.run import Run
@@ -79,11 +79,6 @@ def finish(running: Run, folder: Path) -> dict[str, Any]:
     if measured_on is not None:
         outcome |= {f"{measured_on.part} {name}": value for name, value in finite(metrics).items()}
     return outcome
-
-
-def finite(metrics: dict[str, float]) -> dict[str, float | None]:
-    """None for what there is no number of, such as the correlation with a constant: JSON has no other word."""
-    return {name: value if math.isfinite(value) else None for name, value in metrics.items()}
 
 
 def evaluate(settings: Settings, rows: Any, note: Callable[[str], None]) -> dict[str, float]:

@@ -67,6 +67,11 @@ class Learner:
         self.device = next(model.parameters()).device
         self.micro_tokens = micro_tokens or MICRO_TOKENS.get(self.device.type, MICRO_TOKENS["cpu"])
 
+    @property
+    def machine(self) -> dict[str, Any]:
+        """What the last bits of all numbers depend on."""
+        return {"torch": torch.__version__, "threads": torch.get_num_threads(), "device": self.device.type}
+
     def gradients(self, examples: Sequence[Example], seed: tuple[int, int]) -> Step:
         """Gradients of the loss over all examples, in `.grad`; dropout is a function of `seed`.
 

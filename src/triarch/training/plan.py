@@ -289,7 +289,6 @@ def _identity(
         "model": _digest_model(network),
         "teacher": None if teacher is None else _digest_model(teacher),
         "tokenizer": tokenizer_fingerprint(objective.processor),
-        "torch": torch.__version__,
     }
     kept: dict[str, Any] = json.loads(json.dumps(found))  # as a checkpoint gives it back
     return kept

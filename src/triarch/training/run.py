@@ -7,25 +7,23 @@ the same steps, to the bit on a CPU, as one that was never interrupted.
 
 from __future__ import annotations
 
-import json
 import math
-import os
 import signal
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
-from typing import IO, Any, NoReturn
+from typing import Any, NoReturn
 
 from torch import Tensor, nn
 
 from triarch.errors import CheckpointMismatch, InvalidInput, TriarchError, show
-from triarch.files import write_text
 from triarch.metrics import falls
 from triarch.objectives._base import Example
 from triarch.training import learner, seeds, state
 from triarch.training.average import Average
 from triarch.training.learner import Learner, NotFinite, Step
+from triarch.training.log import Log
 from triarch.training.optimizers import optimizer, restore, set_rate, state_of
 from triarch.training.parameters import groups, trained
 from triarch.training.plan import Plan
@@ -35,7 +33,15 @@ from triarch.training.tensorboard import Board
 from triarch.training.workplace import FOLDER, LOG
 
 TERMINATED = 143
-KEPT = {"identity": dict, "optimizer": dict, "seconds": float, "best": dict, "stale": int, "measured": int}
+KEPT = {
+    "identity": dict,
+    "machine": dict,
+    "optimizer": dict,
+    "seconds": float,
+    "best": dict,
+    "stale": int,
+    "measured": int,
+}
 
 
 class Run:
@@ -61,8 +67,7 @@ class Run:
         return self
 
     def __exit__(self, *_: object) -> None:
-        with suppress(OSError):
-            self._log.close()
+        self.log.close()
         if self.board is not None:
             self.board.close()
 
@@ -251,14 +256,14 @@ class Run:
         if found is not None:
             self._check_same(found)
             self._restore(found)
+            self._check_machine(found.state["machine"])
             self.plan.note(f"going on from step {self.step:,} of {self.plan.total_steps:,}")
         elif self.log_path.exists():
             self.plan.note("no checkpoint yet: starting at the beginning")
         if self.settings.tensorboard:
             self.board = Board(self.folder / "tensorboard", self.step)
         # Last, as a log is what says that a run has begun
-        self._cut_log()
-        self._log: IO[str] = self.log_path.open("a", encoding="utf-8", buffering=1)
+        self.log = Log(self.log_path, self.step, self.measured)
 
     def _check_same(self, found: state.Checkpoint) -> None:
         """Raises InvalidInput, with the differences, for the state of a run with other settings or data."""
@@ -272,6 +277,11 @@ class Run:
                 for name in differing
             )
             raise InvalidInput(f"{found.path} is of another run: {listed}; give the same, or choose another output")
+
+    def _check_machine(self, before: dict[str, Any]) -> None:
+        now = self.learner.machine
+        if changed := [f"{name} {before.get(name)}" for name in now if before.get(name) != now[name]]:
+            self.plan.note(f"so far the run had {', '.join(changed)}: it goes on, but not to the bit")
 
     def _restore(self, found: state.Checkpoint) -> None:
         self._restore_weights(found)
@@ -300,13 +310,14 @@ class Run:
         tensors = {name: {key: _plain(tensor) for key, tensor in group.items()} for name, group in files.items()}
         kept = {
             "identity": self.plan.identity,
+            "machine": self.learner.machine,
             "optimizer": scalars,
             "seconds": self.seconds,
             "best": self.best,
             "stale": self.stale,
             "measured": self.measured,
         }
-        self._flush()
+        self.log.flush()
         try:
             # The rule that made the step can overflow where the gradient did not
             if spoiled := [name for name, weights in learning.items() if not weights.isfinite().all()]:
@@ -322,30 +333,10 @@ class Run:
         state.purge(self.checkpoints, self.settings.keep, protected)
         return True
 
-    # The log
-
     def _write(self, line: dict[str, Any]) -> None:
-        with suppress(OSError):  # a full disk must not lose the run; the checkpoints say when they fail
-            self._log.write(json.dumps(_finite(line), allow_nan=False) + "\n")
+        self.log.write(line)
         if self.board is not None:
             self.board(line)
-
-    def _flush(self) -> None:
-        with suppress(OSError):
-            self._log.flush()
-            os.fsync(self._log.fileno())
-
-    def _cut_log(self) -> None:
-        """Take off the lines after the state that the run goes on from: its steps write them again."""
-        if not self.log_path.exists():
-            return
-        kept = []
-        for number, line in enumerate(self.log_path.read_bytes().splitlines(), start=1):
-            with suppress(TriarchError):  # the last line of a killed run may be half a line
-                found = state.parse_log(line, f"{self.log_path} line {number}")
-                if found.get("step", 0) <= (self.measured if "evaluation" in found else self.step):
-                    kept.append(line.decode() + "\n")
-        write_text(self.log_path, "".join(kept))
 
     # Signals and progress
 
@@ -379,13 +370,6 @@ class _Stop(Exception):
 
 def _leave(number: int) -> NoReturn:
     raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(TERMINATED)
-
-
-def _finite(value: Any) -> Any:
-    """The same with null in the place of numbers that JSON does not know."""
-    if isinstance(value, dict):
-        return {name: _finite(part) for name, part in value.items()}
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _plain(tensor: Tensor) -> Tensor:

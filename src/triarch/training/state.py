@@ -37,7 +37,7 @@ from triarch.errors import (
     UnsafeFile,
     show,
 )
-from triarch.files import Folder, parse_json
+from triarch.files import Folder
 from triarch.weights import files
 
 FORMAT = 1  # of these folders; a newer one is refused
@@ -192,11 +192,3 @@ def _sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def parse_log(line: bytes, where: str) -> dict[str, Any]:
-    """One line of a run's log. Raises CorruptFile."""
-    found = parse_json(line, where)
-    if not isinstance(found, dict):
-        raise CorruptFile(f"{where} is no object")
-    return found
