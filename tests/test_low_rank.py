@@ -12,7 +12,7 @@ from torch import nn
 
 import tiny
 import triarch
-from triarch import checkpoint
+from triarch import checkpoint, heads
 from triarch.errors import (
     CheckpointMismatch,
     CorruptFile,
@@ -502,9 +502,9 @@ def test_a_model_without_adapters_has_none_to_save(base, tmp_path):
 
 
 def test_the_first_head_of_the_family_that_gives_the_scores():
-    assert checkpoint.architecture_for(family("roberta"), "SpanScores") == "RobertaForQuestionAnswering"
+    assert heads.giving(family("roberta"), "SpanScores") == "RobertaForQuestionAnswering"
     with pytest.raises(Unsupported, match="distilbert has no head that gives FollowsScores; its heads give Features,"):
-        checkpoint.architecture_for(family("distilbert"), "FollowsScores")
+        heads.giving(family("distilbert"), "FollowsScores")
 
 
 def test_a_new_head_is_found_by_its_scores(tmp_path):
@@ -525,8 +525,11 @@ def test_a_head_for_another_number_of_labels_is_started_afresh_and_the_rest_is_k
         triarch.load(base, labels=["no", "yes"])
 
 
-def test_a_head_for_as_many_labels_is_kept(base):
-    assert [*triarch.load(base, new_head=True, labels=["a", "b", "c"]).fresh] == []
+def test_a_head_for_the_same_labels_is_kept_and_one_for_others_starts_afresh(base):
+    own = list(triarch.load(base).config.id2label.values())
+    assert [*triarch.load(base, new_head=True, labels=own).fresh] == []
+    others = triarch.load(base, new_head=True, labels=[f"new {name}" for name in own])
+    assert sorted(others.fresh) == ["head.labels.bias", "head.labels.weight"]
 
 
 def test_a_new_head_does_not_take_the_weights_of_another_kind(base):

@@ -18,6 +18,7 @@ ROOMS = [
     "layers",
     "models",
     "inputs",
+    "heads",
     "checkpoint",
     "starters",
     "metrics",

@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 
 import torch
 
-from triarch import hub, limits
+from triarch import heads, hub, limits
 from triarch.config import Config
 from triarch.errors import (
     CorruptFile,
@@ -19,7 +18,6 @@ from triarch.errors import (
     NotFound,
     TriarchError,
     UnsafeFile,
-    Unsupported,
     show,
 )
 from triarch.family import Network, TextFormat
@@ -42,7 +40,6 @@ DTYPES = {
 # Beside the weights, kept and saved as they are; the folders of modules.json come on top
 SIDECARS = ("generation_config.json", "modules.json", "config_sentence_transformers.json", "sentence_bert_config.json")
 MODULE_FILES = ("config.json", "model.safetensors")
-LABELLED = re.compile(r"\.(labels|tags)\.\w+$")  # layers of a head with an output for each label, in all families
 ADAPTERS = 4  # one upon the other; a longer chain goes in a circle
 
 
@@ -76,16 +73,13 @@ def load(
     if labels is not None:
         raw = raw | label_tables(labels)
     config = kind.config(raw)
-    architecture = head or choose_head(kind, config, entries, scores, new_head=new_head)
+    architecture = head or heads.choose(kind, config, entries, scores, new_head=new_head)
     network = kind.outline(config, architecture)
     for adapter in found.adapters:
         adapters.check_tied(adapter, network, kind.weights, entries)
     if new_head:
-        own = own_head(kind, config)
-        strange = borrowed(kind, config, architecture, own) if own in kind.heads else set()
-        if labels is not None and labels != list(kind.config(found.raw).id2label.values()):
-            needed = _head_weights(kind, config, architecture)
-            strange |= {theirs for ours, theirs in needed.items() if LABELLED.search(ours)}
+        renamed = labels is not None and labels != list(kind.config(found.raw).id2label.values())
+        strange = heads.foreign(kind, config, architecture, renamed=renamed)
         entries = {name: entry for name, entry in entries.items() if name not in strange}
     place = pick_device(device)
     table.load(network, kind.weights, entries, dtype=pick_dtype(dtype, raw, entries), device=place, new_head=new_head)
@@ -156,8 +150,8 @@ def _described(chain: list[tuple[Folder, Adapter]], bottom: Folder) -> tuple[dic
             scores = next((scores for scores, task in adapters.TASKS.items() if task == adapter.task), None)
             if adapter.architecture in kind.heads:
                 raw = raw | {"architectures": [adapter.architecture]}
-            elif scores is not None and scores_of(kind.head(own_head(kind, kind.config(raw)))).__name__ != scores:
-                raw = raw | {"architectures": [architecture_for(kind, scores)]}
+            elif scores is not None and scores_of(kind.head(heads.own(kind, kind.config(raw)))).__name__ != scores:
+                raw = raw | {"architectures": [heads.giving(kind, scores)]}
             return raw, kind
     return describe(bottom)
 
@@ -205,67 +199,6 @@ def load_tokenizer(
     if processor is None:
         raise NotFound(f"{folder} holds no tokenizer; wanted tokenizer.json, or a vocabulary")
     return processor
-
-
-def own_head(kind: Family, config: Config) -> str:
-    """The head that config.json names, of whatever library; the trunk alone where it names none."""
-    own = config.extra.get("architectures") or []
-    if not isinstance(own, list) or not all(isinstance(name, str) for name in own):
-        raise InvalidInput("config architectures is not a list of names; mend config.json")
-    return own[0] if own else next(iter(kind.heads))
-
-
-def architecture_for(kind: Family, scores: str) -> str:
-    """The first head of a family that gives these scores, by the names of `family.py`. Raises Unsupported for none."""
-    given = {architecture: scores_of(head).__name__ for architecture, head in kind.heads.items()}
-    for architecture, gives in given.items():
-        if gives == scores:
-            return architecture
-    known = ", ".join(dict.fromkeys(given.values()))
-    raise Unsupported(f"{kind.model_type} has no head that gives {show(scores)}; its heads give {known}")
-
-
-def choose_head(
-    kind: Family, config: Config, entries: dict[str, Entry], wanted: Sequence[str] = (), *, new_head: bool = False
-) -> str:
-    """The checkpoint's own head, or another of the family that gives the `wanted` scores and has its weights there.
-
-    With `new_head`, else the first of the family that gives the first of them. Raises Unsupported when there is none.
-    """
-    first = own_head(kind, config)
-    if new_head and wanted and first not in kind.heads:
-        return architecture_for(kind, wanted[0])
-    if not wanted or scores_of(kind.head(first)).__name__ in wanted:
-        return first
-    for name, head in kind.heads.items():
-        held = scores_of(head).__name__ in wanted and entries.keys() >= set(_head_weights(kind, config, name).values())
-        if held and not borrows(kind, config, name, first):
-            return name
-    if new_head:
-        return architecture_for(kind, wanted[0])
-    raise Unsupported(
-        f"{first} has no head that gives {' or '.join(wanted)}; choose another checkpoint, or train a head"
-    )
-
-
-def borrows(kind: Family, config: Config, name: str, own: str) -> bool:
-    """Whether a head would read weights of the checkpoint's own under another meaning."""
-    return bool(borrowed(kind, config, name, own))
-
-
-def borrowed(kind: Family, config: Config, name: str, own: str) -> set[str]:
-    """The weights of the checkpoint's own head that another would read under another meaning.
-
-    A classifier of sequences and one of tokens have weights of the same names and shapes.
-    """
-    needed, used = (_head_weights(kind, config, architecture) for architecture in (name, own))
-    return {theirs for ours, theirs in needed.items() if used.get(ours) != theirs and theirs in used.values()}
-
-
-def _head_weights(kind: Family, config: Config, architecture: str) -> dict[str, str]:
-    """Our names of a head's weights, with the checkpoint's."""
-    names = [name for name in table.parameters(kind.outline(config, architecture)) if name.startswith("head.")]
-    return {name: kind.weights.find(name).name for name in names}
 
 
 def pick_device(device: str | int | torch.device) -> torch.device:

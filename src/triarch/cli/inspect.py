@@ -27,21 +27,22 @@ def command(model: str, revision: str | None, as_json: bool) -> None:
 
 def facts(model: str, revision: str | None = None) -> dict[str, Any]:
     """All that can be said of a checkpoint without reading its weights. Raises what `load` would."""
-    from triarch.checkpoint import borrows, choose_head, opened
+    from triarch import heads
+    from triarch.checkpoint import opened
     from triarch.models import scores
     from triarch.tasks import task_class, tasks
 
     found = opened(model, revision=revision)
     folder, kind, entries = found.folders[0], found.kind, found.entries
     config = kind.config(found.raw)
-    architecture = choose_head(kind, config, entries)
+    architecture = heads.choose(kind, config, entries)
     used = _fitted(kind, config, entries, architecture)
     kept = {name: entry for name, entry in entries.items() if not kind.weights.ignores(name)}
     gives = scores(kind.head(architecture)).__name__
     served = [
         name
         for name in kind.heads
-        if _fits(kind, config, entries, name) and not borrows(kind, config, name, architecture)
+        if _fits(kind, config, entries, name) and not heads.borrows(kind, config, name, architecture)
     ]
     return {
         "model": str(folder),

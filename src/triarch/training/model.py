@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from triarch import hub
-from triarch.checkpoint import architecture_for, label_tables, load, load_processor, load_tokenizer, opened
+from triarch import heads, hub
+from triarch.checkpoint import label_tables, load, load_processor, load_tokenizer, opened
 from triarch.errors import InvalidInput, Unsupported, show
 from triarch.family import Network
 from triarch.layers import low_rank
@@ -80,7 +80,7 @@ def make_network(settings: Settings, made: type[Objective], rows: Iterable[dict[
     ids = {key: processor.id(role) for role, key in SPECIALS.items() if key in raw or role == "pad_token"}
     raw |= {key: id_ for key, id_ in ids.items() if id_ is not None}
     config = kind.config(raw | (label_tables(labels) if labels else {}))
-    network = kind.build(config, architecture_for(kind, made.SCORES))
+    network = kind.build(config, heads.giving(kind, made.SCORES))
     network.processor = load_processor(hub.find(settings.tokenizer), kind, config)
     network.fresh = [name for name, _ in network.named_parameters()]
     return network

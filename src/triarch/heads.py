@@ -1,0 +1,83 @@
+"""Which head of its family a checkpoint is opened with, and which of its weights are that head's."""
+
+import re
+from collections.abc import Sequence
+
+from triarch.config import Config
+from triarch.errors import InvalidInput, Unsupported, show
+from triarch.models import Family
+from triarch.models import scores as scores_of
+from triarch.weights import table
+from triarch.weights.stored import Entry
+
+LABELLED = re.compile(r"\.(labels|tags)\.\w+$")  # layers of a head with an output for each label, in all families
+
+
+def own(kind: Family, config: Config) -> str:
+    """The head that config.json names, of whatever library; the trunk alone where it names none."""
+    own = config.extra.get("architectures") or []
+    if not isinstance(own, list) or not all(isinstance(name, str) for name in own):
+        raise InvalidInput("config architectures is not a list of names; mend config.json")
+    return own[0] if own else next(iter(kind.heads))
+
+
+def giving(kind: Family, scores: str) -> str:
+    """The first head of a family that gives these scores, by the names of `family.py`. Raises Unsupported for none."""
+    given = {architecture: scores_of(head).__name__ for architecture, head in kind.heads.items()}
+    for architecture, gives in given.items():
+        if gives == scores:
+            return architecture
+    known = ", ".join(dict.fromkeys(given.values()))
+    raise Unsupported(f"{kind.model_type} has no head that gives {show(scores)}; its heads give {known}")
+
+
+def choose(
+    kind: Family, config: Config, entries: dict[str, Entry], wanted: Sequence[str] = (), *, new_head: bool = False
+) -> str:
+    """The checkpoint's own head, or another of the family that gives the `wanted` scores and has its weights there.
+
+    With `new_head`, else the first of the family that gives the first of them. Raises Unsupported when there is none.
+    """
+    first = own(kind, config)
+    if new_head and wanted and first not in kind.heads:
+        return giving(kind, wanted[0])
+    if not wanted or scores_of(kind.head(first)).__name__ in wanted:
+        return first
+    for name, head in kind.heads.items():
+        held = scores_of(head).__name__ in wanted and entries.keys() >= set(weights_of(kind, config, name).values())
+        if held and not borrows(kind, config, name, first):
+            return name
+    if new_head:
+        return giving(kind, wanted[0])
+    raise Unsupported(
+        f"{first} has no head that gives {' or '.join(wanted)}; choose another checkpoint, or train a head"
+    )
+
+
+def borrows(kind: Family, config: Config, name: str, own: str) -> bool:
+    """Whether a head would read weights of the checkpoint's own under another meaning."""
+    return bool(borrowed(kind, config, name, own))
+
+
+def borrowed(kind: Family, config: Config, name: str, own: str) -> set[str]:
+    """The weights of the checkpoint's own head that another would read under another meaning.
+
+    A classifier of sequences and one of tokens have weights of the same names and shapes.
+    """
+    needed, used = (weights_of(kind, config, architecture) for architecture in (name, own))
+    return {theirs for ours, theirs in needed.items() if used.get(ours) != theirs and theirs in used.values()}
+
+
+def foreign(kind: Family, config: Config, name: str, *, renamed: bool) -> set[str]:
+    """The stored weights that a head cannot go on with: those of another meaning, and, where labels are others than
+    they were (`renamed`), those with an output for each label."""
+    first = own(kind, config)
+    strange = borrowed(kind, config, name, first) if first in kind.heads else set()
+    labelled = {theirs for ours, theirs in weights_of(kind, config, name).items() if LABELLED.search(ours)}
+    return strange | (labelled if renamed else set())
+
+
+def weights_of(kind: Family, config: Config, architecture: str) -> dict[str, str]:
+    """Our names of a head's weights, with the checkpoint's."""
+    names = [name for name in table.parameters(kind.outline(config, architecture)) if name.startswith("head.")]
+    return {name: kind.weights.find(name).name for name in names}
