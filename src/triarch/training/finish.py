@@ -41,7 +41,6 @@ TASKS = {
     "FollowsScores": "next-sentence",
     "Features": "embedding",
 }
-SHOWN_LABELS = 200  # a confusion matrix of more is no picture
 
 
 def try_one(running: Run) -> dict[str, Any]:
