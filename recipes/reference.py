@@ -104,7 +104,8 @@ def main() -> None:
     print(f"{len(examples):,} examples, {int(np.sum([len(e['input_ids']) for e in examples])):,} tokens", flush=True)
     settings = transformers.TrainingArguments(
         str(given.output / "trainer"),
-        num_train_epochs=recipe["epochs"],
+        num_train_epochs=recipe.get("epochs", 1.0),
+        max_steps=recipe.get("steps", -1),  # where there are any, epochs do not count
         per_device_train_batch_size=recipe["batch_size"],
         learning_rate=recipe["lr"],
         warmup_ratio=recipe.get("warmup", 0.0),

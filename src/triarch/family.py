@@ -25,6 +25,12 @@ class WordScores(NamedTuple):
     logits: Tensor  # (B, T, V); or (N, V), of the positions that were asked for
 
 
+class NextWordScores(NamedTuple):
+    """At every position a score for every word as the next one."""
+
+    logits: Tensor  # (B, T, V); or (N, V), of the positions that were asked for
+
+
 class FollowsScores(NamedTuple):
     """Whether the second segment follows the first."""
 
@@ -64,7 +70,15 @@ class SpanScores(NamedTuple):
 
 
 Scores = (
-    Features | WordScores | FollowsScores | PretrainingScores | LabelScores | ChoiceScores | TokenScores | SpanScores
+    Features
+    | WordScores
+    | NextWordScores
+    | FollowsScores
+    | PretrainingScores
+    | LabelScores
+    | ChoiceScores
+    | TokenScores
+    | SpanScores
 )
 
 

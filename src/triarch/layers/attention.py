@@ -1,8 +1,11 @@
 """Scaled dot-product attention with several heads.
 
 Vaswani et al. 2017, section 3.2, https://arxiv.org/abs/1706.03762
+
+Shapes: B sequences, T tokens that look, S tokens that are looked at, H heads, K key-value heads, E size of a head.
 """
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -12,6 +15,42 @@ from triarch.layers.dropout import dropped_attention
 def padding_mask(attention_mask: Tensor) -> Tensor:
     """(B, T) of 1 for real tokens -> (B, 1, 1, T) of True where attention may look."""
     return attention_mask.bool()[:, None, None, :]
+
+
+def causal_mask(
+    attention_mask: Tensor | None, tokens: int, seen: int, window: int | None = None, *, device: torch.device
+) -> Tensor | None:
+    """Where each of the last `tokens` of `seen` tokens may look: at itself and back, (T, S) or (B, 1, T, S) of True.
+
+    None where that is everywhere. With a `window`, so many tokens back at most, itself included. `attention_mask`
+    (B, S or more) is 0 for padding; other numbers tell apart texts that share a row, of which none looks at another.
+    """
+    if attention_mask is None and tokens == 1 and (window is None or seen <= window):
+        return None
+    back = torch.arange(seen - tokens, seen, device=device)[:, None] - torch.arange(seen, device=device)  # (T, S)
+    allowed = back >= 0 if window is None else (back >= 0) & (back < window)
+    if attention_mask is None:
+        return allowed
+    numbers = attention_mask[:, -seen:]
+    return (allowed & (numbers[:, -tokens:, None] == numbers[:, None, :]))[:, None]
+
+
+def attend(
+    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, *, scale: float | None = None, dropout: float = 0.0
+) -> Tensor:
+    """q (B, H, T, E) onto k and v (B, K, S, E) -> (B, H, T, E); each key-value head serves H / K heads in turn.
+
+    Ainslie et al. 2023, https://arxiv.org/abs/2305.13245
+    """
+    H, K, T = q.shape[1], k.shape[1], q.shape[2]
+    if H != K and T == 1:  # the heads that share keys look as if they were tokens: nothing is copied
+        shared = q.view(q.shape[0], K, H // K, q.shape[3])
+        return F.scaled_dot_product_attention(shared, k, v, attn_mask=mask, scale=scale).view_as(q)
+    if H != K:
+        k, v = k.repeat_interleave(H // K, 1), v.repeat_interleave(H // K, 1)
+    if dropout:
+        return dropped_attention(q, k, v, mask, dropout, scale)
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale)
 
 
 class Attention(nn.Module):

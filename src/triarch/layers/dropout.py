@@ -27,14 +27,17 @@ class Dropout(nn.Dropout):
         return _Dropout.apply(x, self.p) if x.device.type == "cpu" else F.dropout(x, self.p)
 
 
-def dropped_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, p: float) -> Tensor:
+def dropped_attention(
+    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, p: float, scale: float | None = None
+) -> Tensor:
     """Scaled dot-product attention with dropout on its weights: (B, H, T, D) each -> (B, H, T, D).
 
-    `mask` is True where attention may look, broadcast to (B, H, T, T). The same as torch's up to rounding.
+    `mask` is True where attention may look, broadcast to (B, H, T, T); `scale` is what products of q and k are
+    multiplied by, D^-0.5 if not given. The same as torch's up to rounding.
     """
     if q.device.type != "cpu":
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=p)
-    return _Attention.apply(q, k, v, mask, p)
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=p, scale=scale)
+    return _Attention.apply(q, k, v, mask, p, q.shape[-1] ** -0.5 if scale is None else scale)
 
 
 def kept(shape: torch.Size, p: float) -> Tensor:
@@ -64,8 +67,8 @@ class _Attention(torch.autograd.Function):
     """Written out so that the (T, T) matrices stay in the dtype of q: under autocast they would be cast four times."""
 
     @staticmethod
-    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, p: float) -> Tensor:
-        ctx.scale, ctx.rest = q.shape[-1] ** -0.5, 1 / (1 - p) if p < 1 else 0.0
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, p: float, scale: float) -> Tensor:
+        ctx.scale, ctx.rest = scale, 1 / (1 - p) if p < 1 else 0.0
         scores = torch.matmul(q * ctx.scale, k.transpose(-1, -2))
         if mask is not None:
             scores.masked_fill_(~mask, torch.finfo(scores.dtype).min)
@@ -76,10 +79,10 @@ class _Attention(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None, None]:
         q, k, v, weights, keep = ctx.saved_tensors
         keep = keep.to(weights.dtype).mul_(ctx.rest)
         grad_v = torch.matmul((weights * keep).transpose(-1, -2), grad)
         grad_weights = torch.matmul(grad, v.transpose(-1, -2)).mul_(keep)
         grad_scores = torch._softmax_backward_data(grad_weights, weights, -1, weights.dtype).mul_(ctx.scale)
-        return torch.matmul(grad_scores, k), torch.matmul(grad_scores.transpose(-1, -2), q), grad_v, None, None
+        return torch.matmul(grad_scores, k), torch.matmul(grad_scores.transpose(-1, -2), q), grad_v, None, None, None

@@ -2,6 +2,7 @@
 
 from typing import overload
 
+import torch
 from torch import Tensor, nn
 
 from triarch.errors import InvalidInput, LimitExceeded
@@ -37,3 +38,12 @@ def look_up(table: nn.Embedding, ids: Tensor, what: str) -> Tensor:
 def check_length(tokens: int, most: int) -> None:
     if tokens > most:
         raise LimitExceeded(f"{tokens:,} tokens, but the model has {most:,} positions; split the input into windows")
+
+
+def last_token(x: Tensor, attention_mask: Tensor | None) -> Tensor:
+    """The vector of each row's last token that is no padding: (B, T, D) -> (B, D)."""
+    if attention_mask is None:
+        return x[:, -1]
+    index = torch.arange(x.shape[1], device=x.device)
+    last = torch.where(attention_mask != 0, index, 0).amax(1)
+    return x[torch.arange(len(x), device=x.device), last]
