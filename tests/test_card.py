@@ -25,14 +25,13 @@ def facts(**more):
         "base_model": "google-bert/bert-base-uncased",
         "languages": ("en",),
         "settings": {"lr": 1e-4},
-        "command": "triarch train recipe.toml",
         "seed": 7,
         "steps": 100,
         "best_step": 80,
         "metric": "accuracy",
         "metrics": {"accuracy": 0.8125},
         "measured_on": HELD,
-        "data": (Data("SST-2", "training", 900, repo="stanfordnlp/sst2"), HELD),
+        "data": (Data("SST-2", "training", 900), HELD),
     }
     return Facts(**(known | more))
 
@@ -44,11 +43,7 @@ def front(**more):
 def test_the_hub_reads_the_card(tmp_path):
     path = card.write_card(tmp_path, facts())
     read = ModelCard.load(path).data
-    assert (read.base_model, read.datasets, read.language) == (
-        "google-bert/bert-base-uncased",
-        ["stanfordnlp/sst2"],
-        ["en"],
-    )
+    assert (read.base_model, read.language) == ("google-bert/bert-base-uncased", ["en"])
     assert (read.pipeline_tag, read.library_name, read.metrics) == ("text-classification", "transformers", ["accuracy"])
     (result,) = read.eval_results
     assert (result.metric_type, result.metric_value, result.dataset_name) == ("accuracy", 0.8125, "held.csv")
@@ -59,7 +54,7 @@ def test_an_unknown_licence_is_unknown():
     text = card.render(facts())
     assert "The licence of this model is unknown." in text
     assert "That of google-bert/bert-base-uncased, on which it builds, is unknown." in text
-    assert "| training | stanfordnlp/sst2 | 900 | unknown |  |" in text
+    assert "| training | SST-2 | 900 | unknown |  |" in text
 
 
 def test_a_known_licence_is_written():
@@ -75,10 +70,6 @@ def test_what_is_not_known_is_left_out_of_the_front_matter():
     }
     assert "Nothing was measured." in card.render(bare)
     assert "Languages: unknown." in card.render(bare)
-
-
-def test_a_file_of_ones_own_is_no_dataset_of_the_hub():
-    assert "datasets" not in front(data=(HELD,))
 
 
 def test_a_task_that_the_hub_does_not_know_has_no_tag():

@@ -104,6 +104,14 @@ def test_the_folder_has_model_card_report_and_log(train, tmp_path):
     assert config["problem_type"] == "single_label_classification"
 
 
+def test_a_wrong_label_in_the_data_is_shown_in_the_report(train, tmp_path):
+    wrong = {"text": "I love this film, what a lovely day", "label": "bad"}
+    train("o", validation=[*ROWS, wrong], epochs=20, batch_size=8, lr=3e-3, save_every=100)
+    report = (tmp_path / "o" / "report.html").read_text(encoding="utf-8")
+    assert "Of 1 row with a wrong answer" in report
+    assert f"<td>{wrong['text']}</td><td>bad</td><td>good</td>" in report
+
+
 def test_the_log_has_a_line_a_step_and_a_line_a_measurement(train, tmp_path):
     train("o", validation=ROWS[:4], evaluate_every=5)
     log = runs.log_of(tmp_path / "o")

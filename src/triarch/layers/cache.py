@@ -20,8 +20,7 @@ class KeyValues:
 
     def __init__(self, room: int | None, sliding: bool):
         self.room, self.sliding = room, sliding
-        self.keys: Tensor | None = None  # (B, K, room, E), of which `held` tokens are filled
-        self.values: Tensor | None = None
+        self.stored: Tensor | None = None  # (2, B, K, room, E): keys and values, of which `held` tokens are filled
         self.held = 0
 
     def extend(self, keys: Tensor, values: Tensor, window: int | None = None) -> tuple[Tensor, Tensor]:
@@ -29,52 +28,30 @@ class KeyValues:
 
         `window`: how many tokens a query looks at, itself included. A sliding cache forgets what no later one can see.
         """
-        T = keys.shape[2]
-        self._make_room(keys, values, T)
-        assert self.keys is not None and self.values is not None
-        end = self.held + T
-        self.keys[:, :, self.held : end] = keys
-        self.values[:, :, self.held : end] = values
-        self.held = end
-        found = self.keys[:, :, :end], self.values[:, :, :end]
+        end = self.held + keys.shape[2]
+        stored = self._with_room(keys, end)
+        stored[0, :, :, self.held : end], stored[1, :, :, self.held : end] = keys, values
+        self.stored, self.held = stored, end
+        found = stored[:, :, :, :end]
         if window is not None and self.sliding and end >= 2 * window:  # moved rarely, not at each token
-            self._keep(end - (window - 1), end)
-        return found
+            self.held = window - 1
+            self.stored = _copied(found[:, :, :, end - self.held :], 2 * window)
+        return found[0], found[1]
 
-    def select(self, rows: Tensor) -> None:
-        if self.keys is not None and self.values is not None:
-            self.keys, self.values = self.keys[rows], self.values[rows]
+    def _with_room(self, keys: Tensor, need: int) -> Tensor:
+        """Storage for `need` tokens, those that are held in it."""
+        if self.stored is None:
+            B, K, _, E = keys.shape
+            return keys.new_empty(2, B, K, max(self.room or need + STEP, need), E)
+        have = self.stored.shape[3]
+        return self.stored if need <= have else _copied(self.stored[:, :, :, : self.held], max(2 * have, need + STEP))
 
-    def crop(self, dropped: int) -> None:
-        self.held -= dropped
 
-    @property
-    def nbytes(self) -> int:
-        return sum(tensor.nbytes for tensor in (self.keys, self.values) if tensor is not None)
-
-    def _make_room(self, keys: Tensor, values: Tensor, T: int) -> None:
-        B, K, _, E = keys.shape
-        have = 0 if self.keys is None else self.keys.shape[2]
-        need = self.held + T
-        if need <= have:
-            return
-        room = max(2 * have, need + STEP) if self.room is None else max(self.room, need)
-        larger = keys.new_empty(B, K, room, E), values.new_empty(B, K, room, values.shape[3])
-        if self.keys is not None and self.values is not None:
-            larger[0][:, :, : self.held] = self.keys[:, :, : self.held]
-            larger[1][:, :, : self.held] = self.values[:, :, : self.held]
-        self.keys, self.values = larger
-
-    def _keep(self, begin: int, end: int) -> None:
-        """Only these tokens, in memory of their own: what `extend` returned stays as it is."""
-        assert self.keys is not None and self.values is not None
-        kept = self.keys[:, :, begin:end], self.values[:, :, begin:end]
-        room = (end - begin) + max(STEP, end - begin)
-        for name, part in zip(("keys", "values"), kept, strict=True):
-            fresh = part.new_empty(*part.shape[:2], room, part.shape[3])
-            fresh[:, :, : end - begin] = part
-            setattr(self, name, fresh)
-        self.held = end - begin
+def _copied(held: Tensor, room: int) -> Tensor:
+    """The same tokens, in memory of their own with room for more."""
+    larger = held.new_empty(*held.shape[:3], room, held.shape[4])
+    larger[:, :, :, : held.shape[3]] = held
+    return larger
 
 
 class Cache:
@@ -104,19 +81,20 @@ class Cache:
     def select(self, rows: Tensor) -> None:
         """Sequences in another order, some of them several times or not at all: `rows` (N,) of numbers of sequences."""
         for layer in self._layers.values():
-            layer.select(rows)
+            if layer.stored is not None:
+                layer.stored = layer.stored[:, rows]
 
     def crop(self, length: int) -> None:
         """Forget the tokens from `length` on."""
-        assert 0 <= length <= self.length and not any(layer.held < self.length for layer in self._layers.values())
         for layer in self._layers.values():
-            layer.crop(self.length - length)
+            assert layer.held == self.length, "a sliding cache has forgotten where it would go back to"
+            layer.held = length
         self.length = length
 
     @property
     def nbytes(self) -> int:
         """Bytes of memory taken."""
-        return sum(layer.nbytes for layer in self._layers.values())
+        return sum(layer.stored.nbytes for layer in self._layers.values() if layer.stored is not None)
 
 
 def positions_of(tokens: int, cache: Cache | None, attention_mask: Tensor | None, device: torch.device) -> Tensor:

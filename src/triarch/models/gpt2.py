@@ -8,7 +8,6 @@ Shapes: B sequences, T tokens, S tokens with those before them, D hidden size, H
 import math
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 
 from triarch import config, limits

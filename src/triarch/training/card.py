@@ -65,13 +65,11 @@ def front_matter(facts: Facts) -> str:
     from huggingface_hub import ModelCardData
 
     tag = USES[facts.task][0] if facts.task in USES else None
-    repos = list(dict.fromkeys(one.repo for one in facts.data if one.repo is not None))
     # The hub takes a results table only for a task that it knows, and with the data that was measured on
     measured = facts.measured_on is not None and tag is not None and facts.metrics
     return ModelCardData(
         license=facts.license.lower() if facts.license else UNKNOWN,
         base_model=facts.base_model,
-        datasets=repos or None,
         language=list(facts.languages) or None,
         pipeline_tag=tag,
         library_name=facts.library,
@@ -90,7 +88,7 @@ def _eval_results(facts: Facts, data: Data | None, tag: str | None) -> list[Any]
     return [
         EvalResult(
             task_type=tag,
-            dataset_type=data.repo or _plain(data.name),
+            dataset_type=_plain(data.name),
             dataset_name=_plain(data.name),
             dataset_split=data.part,
             metric_type=_plain(name),
@@ -147,12 +145,11 @@ def _training(facts: Facts) -> str:
         "seed": UNKNOWN if facts.seed is None else str(facts.seed),
         "kept": f"step {facts.best_step:,}, best in {facts.metric}" if facts.best_step is not None else "the last step",
     }
-    command = f"```sh\n{_fenced(facts.command)}\n```\n\n" if facts.command else ""
     rows = list((spent | dict(facts.hardware) | dict(facts.software)).items())
     settings = _table(["setting", "value"], list(flat(facts.settings).items()))
     return f"""## How it was trained
 
-{command}{_table(["", ""], rows)}
+{_table(["", ""], rows)}
 
 <details><summary>All settings</summary>
 
@@ -176,7 +173,7 @@ def _chosen(facts: Facts) -> bool:
 
 
 def _data(facts: Facts) -> str:
-    rows = [(one.part, one.repo or one.name, f"{one.rows:,}", one.license or UNKNOWN, one.note) for one in facts.data]
+    rows = [(one.part, one.name, f"{one.rows:,}", one.license or UNKNOWN, one.note) for one in facts.data]
     listed = (
         _table(["part", "data", "rows", "licence", ""], rows) if rows else "Which data it was trained on is unknown."
     )
@@ -208,7 +205,3 @@ def _md(text: object) -> str:
 def _plain(text: str) -> str:
     """Text from outside for the front matter: one line, and not endless."""
     return show(text, 100)
-
-
-def _fenced(command: str) -> str:
-    return show(command, 2000).replace("```", "'''")

@@ -16,7 +16,6 @@ class Data:
     name: str  # as people know it
     part: str  # "training", "validation" or "test"
     rows: int
-    repo: str | None = None  # its id on the hub
     license: str | None = None  # None: unknown
     note: str = ""  # what else is to be known, such as how many rows were left out
 
@@ -33,7 +32,6 @@ class Facts:
     languages: tuple[str, ...] = ()  # ISO 639 codes
     license: str | None = None  # of the model; None: unknown
     library: str = "transformers"  # that opens the folder, by the hub's name for it
-    command: str | None = None  # the shell line that does the same again
     settings: Mapping[str, Any] = field(default_factory=dict)  # as JSON takes them; tables in tables are flattened
     seed: int | None = None
     seconds: float = 0.0  # of training
@@ -50,12 +48,12 @@ class Facts:
 
 @dataclass(frozen=True)
 class Wrong:
-    """An example on which the model erred."""
+    """A row on which the model erred; of a sentence, `right` and `predicted` are of its words that got a wrong tag."""
 
     text: str
     right: str
     predicted: str
-    confidence: float | None = None  # of the prediction, from 0 to 1
+    loss: float  # of this row alone
 
 
 @dataclass(frozen=True)
@@ -64,7 +62,7 @@ class Mistakes:
 
     labels: tuple[str, ...] = ()
     confusion: np.ndarray | None = None  # (L, L) counts: a row is the right label, a column the predicted one
-    wrong: tuple[Wrong, ...] = ()  # the worst first
+    wrong: tuple[Wrong, ...] = ()  # all of them, that with the highest loss first
 
 
 def flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, str]:

@@ -26,8 +26,9 @@ from triarch.training.history import History
 from triarch.training.history import read as read_log
 from triarch.training.learner import Learner
 from triarch.training.log import finite
+from triarch.training.mistakes import mistakes
 from triarch.training.model import make_objective
-from triarch.training.plan import Plan, Source
+from triarch.training.plan import Source
 from triarch.training.run import Run
 from triarch.training.settings import Settings
 
@@ -56,7 +57,7 @@ def finish(running: Run, folder: Path) -> dict[str, Any]:
     planned, settings = running.plan, running.settings
     model, note = planned.model, planned.note
     model.eval()
-    measured_on, metrics, outcomes = _last_measurement(running)
+    measured_on, metrics, went_wrong = _last_measurement(running)
     past = read_log(running.log_path)
     facts = _facts(running, folder, past, measured_on, metrics)
     if planned.objective.SCORES != "Features":  # of a sentence encoder's recipe, which this no longer is
@@ -68,7 +69,7 @@ def finish(running: Run, folder: Path) -> dict[str, Any]:
             note(f"adapter_config.json names its base by the path {os.path.abspath(settings.model)}")
     else:
         checkpoint.save(model, folder)
-    report.write_report(folder, running.log_path, facts, _mistakes(planned, outcomes))
+    report.write_report(folder, running.log_path, facts, went_wrong)
     card.write_card(folder, facts)
     shutil.rmtree(running.folder / "tokens", ignore_errors=True)  # the data, which is not the model's to carry along
     note(f"model, card and report are in {folder}")
@@ -114,7 +115,7 @@ def _check_problem(trained: Any, made: type[Objective]) -> None:
         )
 
 
-def _last_measurement(running: Run) -> tuple[Data | None, dict[str, float], list[Any]]:
+def _last_measurement(running: Run) -> tuple[Data | None, dict[str, float], Mistakes]:
     """On the test data if there are any, else on the validation data, of the model as it is kept."""
     planned, settings = running.plan, running.settings
     if planned.test is not None:
@@ -122,10 +123,10 @@ def _last_measurement(running: Run) -> tuple[Data | None, dict[str, float], list
     elif planned.validation is not None:
         part, names, source = "validation", settings.validation or settings.data, planned.validation
     else:
-        return None, {}, []
+        return None, {}, Mistakes()
     planned.note(f"measuring on the {part} data")
     metrics, outcomes = running.measure(source.examples)
-    return _data(_name(names), part, source), metrics, outcomes
+    return _data(_name(names), part, source), metrics, mistakes(running.learner, source, outcomes)
 
 
 def _data(name: str, part: str, source: Source) -> Data:
@@ -180,18 +181,6 @@ def _facts(running: Run, folder: Path, past: History, measured_on: Data | None, 
 def _file_name(path: str) -> str:
     """The last part of a path; a repo id whole."""
     return Path(path).name if os.path.exists(path) else path
-
-
-def _mistakes(planned: Plan, outcomes: list[Any]) -> Mistakes:
-    chosen = planned.objective.choices(outcomes) if outcomes else None
-    if chosen is None:
-        return Mistakes()
-    labels = list(planned.model.config.id2label.values())
-    numbers = {name: number for number, name in enumerate(labels)}
-    table = np.zeros((len(labels), len(labels)), dtype=np.int64)
-    for right, said in zip(*chosen, strict=True):
-        table[numbers[right], numbers[said]] += 1
-    return Mistakes(tuple(labels), table)
 
 
 def _name(paths: list[str]) -> str:

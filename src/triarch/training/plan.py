@@ -63,6 +63,7 @@ class Source:
     said: str  # how much it is
     fingerprint: str
     rows: Rows | None = None  # what examples were made of, if that was rows
+    origin: list[int] = field(default_factory=list)  # of each example its row, if there are rows
     skipped: int = 0  # rows that were left out
     files: dict[str, str] = field(default_factory=dict)  # of running text: names by sha256
 
@@ -248,7 +249,8 @@ def source_of(
         said = f"{counts['documents']:,} documents, {counts['sentences']:,} sentences, {counts['tokens']:,} tokens"
         said = f"a sample, also for steps and epochs: {said}" if trial else said
         files = {file["sha256"]: file["name"] for file in counts["made_of"].get("files", [])}
-        return Source(passages, passages.place, said, store.fingerprint, None, counts["skipped"], files)
+        fingerprint, skipped = store.fingerprint, counts["skipped"]
+        return Source(passages, passages.place, said, fingerprint, skipped=skipped, files=files)
     assert isinstance(material, Rows)
     rows, examples, bad = material, [], []
     origin: list[int] = []
@@ -268,7 +270,8 @@ def source_of(
     made = Examples(examples)
     said = f"{len(rows) - len(bad):,} rows, {len(made):,} examples, {int(made.lengths.sum()):,} tokens"
     skipped = rows.skipped_count + len(bad)
-    return Source(made, lambda index: rows.place(origin[index]), said, _digest_examples(examples), rows, skipped)
+    fingerprint = _digest_examples(examples)
+    return Source(made, lambda index: rows.place(origin[index]), said, fingerprint, rows, origin, skipped)
 
 
 def _steps(order: Order, epochs: float) -> int:

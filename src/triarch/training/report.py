@@ -220,17 +220,17 @@ def wrong(mistakes: Mistakes) -> str:
             escape(show(one.text, 300)),
             escape(show(one.right)),
             escape(show(one.predicted)),
-            "–" if one.confidence is None else f"{one.confidence:.3f}",
+            spell(one.loss),
         ]
         for one in mistakes.wrong[:MOST_WRONG]
     ]
     return f"""<h2>Most wrong</h2>
-<p>The examples on which the model was surest of a wrong answer. Look for wrong labels among them.</p>
-<figure class="texts">{table(["text", "right", "predicted", "confidence"], rows, numbers={3})}</figure>"""
+<p>Of {plural(len(mistakes.wrong), "row")} with a wrong answer those of the highest loss, where the model was surest of
+it. Look for wrong labels among them.</p>
+<figure class="texts">{table(["text", "right", "predicted", "loss"], rows, numbers={3})}</figure>"""
 
 
 def again(facts: Facts) -> str:
-    command = f"<pre>{escape(facts.command)}</pre>" if facts.command else ""
     data = [
         [escape(one.part), escape(show(one.name)), f"{one.rows:,}", escape(one.license or "unknown"), escape(one.note)]
         for one in facts.data
@@ -238,7 +238,6 @@ def again(facts: Facts) -> str:
     seed = {} if facts.seed is None else {"seed": str(facts.seed)}
     read = f"<figure><h3>Data</h3>{table(['part', 'name', 'rows', 'licence', ''], data, numbers={2})}</figure>"
     return f"""<h2>To do it again</h2>
-{command}
 {read if data else ""}
 <div class="pair">{_facts("Settings", flat(facts.settings) | seed)}
 <div>{_facts("Machine", facts.hardware)}{_facts("Software", facts.software)}</div></div>"""
