@@ -23,6 +23,7 @@ ROOMS = [
     "starters",
     "metrics",
     "objectives",
+    "generation",
     "engine",
     "tasks",
     "pages",

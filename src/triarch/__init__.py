@@ -4,6 +4,7 @@
 
     answer = triarch.pipeline("question-answering", model="folder-or-repo-id")
     model = triarch.load("folder-or-repo-id")
+    triarch.generate(model, "Once upon a time")
     triarch.save(model, "folder")
     triarch.train("reviews.csv", model="folder-or-repo-id", output="folder")
 
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from triarch.checkpoint import load as load
     from triarch.checkpoint import save as save
     from triarch.errors import TriarchError as TriarchError
+    from triarch.generation import generate as generate
+    from triarch.generation import stream as stream
     from triarch.tasks import pipeline as pipeline
     from triarch.training import evaluate as evaluate
     from triarch.training import train as train
@@ -26,13 +29,15 @@ __version__ = "0.1.0"
 _HOMES = {
     "TriarchError": "errors",
     "evaluate": "training",
+    "generate": "generation",
     "load": "checkpoint",
     "pipeline": "tasks",
     "save": "checkpoint",
+    "stream": "generation",
     "train": "training",
 }
 
-__all__ = ["TriarchError", "__version__", "evaluate", "load", "pipeline", "save", "train"]
+__all__ = ["TriarchError", "__version__", "evaluate", "generate", "load", "pipeline", "save", "stream", "train"]
 
 
 def __getattr__(name: str) -> Any:

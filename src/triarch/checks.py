@@ -26,6 +26,10 @@ def check(name: str, value: Any, wanted: Any) -> None:
 
 def fits(value: Any, wanted: Any) -> bool:
     """Whether a value is of an annotated type; a truth value is no number, and NaN none either."""
+    if wanted is Any:
+        return True
+    if get_origin(wanted) is Callable:
+        return callable(value)
     if isinstance(wanted, UnionType) or get_origin(wanted) not in (None, Literal, list, dict):
         return any(fits(value, one) for one in get_args(wanted))
     if get_origin(wanted) is Literal:

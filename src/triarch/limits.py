@@ -47,3 +47,10 @@ UNPACKED_RATIO = 200  # times its own size; text packs to a third, tables of few
 COMPLAINTS = 1_000  # bad rows that are kept to be shown; all are counted
 ORIGINS = 10_000  # files, and stretches of them, that a token store knows its documents from
 BLOCK_CHARACTERS = 100_000  # of running text, tokenized at once
+
+# Generation
+SEQUENCES = 1 << 8  # beams, or sequences of one prompt
+ROWS = 1 << 10  # sequences that are worked on at once
+STOPS, STOP_CHARACTERS = 64, 1024
+ALTERNATIVES = 100  # of each token, with their log-probabilities
+SEED = 1 << 63

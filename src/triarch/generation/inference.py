@@ -1,0 +1,152 @@
+"""A model that is fed tokens and gives the scores of the next ones; what it has seen stays in its cache.
+
+Shapes: N rows, T tokens fed, S tokens seen, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from triarch.errors import InvalidInput
+from triarch.family import Network
+from triarch.layers.cache import Cache
+
+CHUNK = 512  # tokens of a prompt whose scores of words are formed at once
+
+
+class Steps(Protocol):
+    """What a search needs of a model."""
+
+    def start(self, copies: int) -> Tensor:
+        """Read the prompts -> scores (N, V) of the next token, `copies` rows for each prompt."""
+
+    def feed(self, tokens: Tensor) -> Tensor:
+        """(N, T) tokens that follow -> scores (N, T, V), after each of them."""
+
+    def select(self, rows: Tensor) -> None:
+        """Go on with these rows, in this order."""
+
+    def crop(self, length: int) -> None:
+        """Forget the tokens from `length` on, counted as columns of the padded prompts and what was fed."""
+
+    @property
+    def length(self) -> int:
+        """Tokens seen, padding included."""
+
+
+@dataclass
+class Prefix:
+    """What a call leaves for the next one, whose prompt may begin alike: hand the same object to both."""
+
+    ids: list[int] = field(default_factory=list)  # tokens in the cache
+    cache: Cache | None = None
+    reused: int = 0  # tokens of the last prompt that were not computed again
+
+
+class Decoder:
+    """A decoder-only model on a batch of prompts, padded on the left."""
+
+    def __init__(
+        self,
+        model: Network,
+        prompts: Sequence[Sequence[int]],
+        *,
+        cache: bool = True,
+        room: int | None = None,
+        sliding: bool = True,
+        prefix: Prefix | None = None,
+    ):
+        self.model = model
+        device = next(model.parameters()).device
+        width = max(map(len, prompts))
+        padded = [[0] * (width - len(prompt)) + list(prompt) for prompt in prompts]
+        self.tokens = torch.tensor(padded, dtype=torch.int64, device=device)  # (N, S) all that was seen
+        self.mask: Tensor | None = None
+        if any(len(prompt) < width for prompt in prompts):
+            real = [[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts]
+            self.mask = torch.tensor(real, dtype=torch.int64, device=device)
+        self.cache = Cache(room=room, sliding=sliding) if cache else None
+        self.begin = 0  # columns of the prompts that the cache holds already
+        if prefix is not None:
+            self._go_on(prefix, prompts)
+
+    def start(self, copies: int) -> Tensor:
+        x = self._features(self.tokens[:, self.begin :])
+        logits = self._words(x[:, -1])
+        if copies > 1:
+            self.select(torch.arange(len(self.tokens), device=logits.device).repeat_interleave(copies))
+            logits = logits.repeat_interleave(copies, 0)
+        return logits
+
+    def prompt_logprobs(self) -> list[list[float]]:
+        """Log-probability of each prompt's tokens but the first, of which nothing comes before. Reads the prompts."""
+        x = self.model.features(self.tokens, self.mask)
+        found = []
+        for begin in range(0, x.shape[1] - 1, CHUNK):  # the scores of all words at all places would not fit
+            end = min(begin + CHUNK, x.shape[1] - 1)
+            logs = self._words(x[:, begin:end]).float().log_softmax(-1)
+            found.append(logs.gather(-1, self.tokens[:, begin + 1 : end + 1, None]).squeeze(-1))
+        table = torch.cat(found, 1) if found else self.tokens.new_zeros(len(self.tokens), 0, dtype=torch.float32)
+        sizes = [self.tokens.shape[1]] * len(self.tokens) if self.mask is None else self.mask.sum(1).tolist()
+        return [
+            row[len(row) - (size - 1) :].tolist() if size > 1 else [] for row, size in zip(table, sizes, strict=True)
+        ]
+
+    def feed(self, tokens: Tensor) -> Tensor:
+        self.tokens = torch.cat([self.tokens, tokens], 1)
+        if self.mask is not None:
+            self.mask = torch.cat([self.mask, torch.ones_like(tokens)], 1)
+        if self.cache is None:
+            return self._words(self._features(self.tokens)[:, -tokens.shape[1] :])
+        return self._words(self._features(tokens))
+
+    def select(self, rows: Tensor) -> None:
+        if len(rows) == len(self.tokens) and bool((rows == torch.arange(len(rows), device=rows.device)).all()):
+            return
+        self.tokens = self.tokens[rows]
+        self.mask = None if self.mask is None else self.mask[rows]
+        if self.cache is not None:
+            self.cache.select(rows)
+
+    def crop(self, length: int) -> None:
+        self.tokens = self.tokens[:, :length]
+        self.mask = None if self.mask is None else self.mask[:, :length]
+        if self.cache is not None:
+            self.cache.crop(length)
+
+    @property
+    def length(self) -> int:
+        return self.tokens.shape[1]
+
+    def leave(self, prefix: Prefix) -> None:
+        """Keep for the next call what was computed of the first row."""
+        assert self.cache is not None
+        if len(self.tokens) > 1:
+            self.select(torch.zeros(1, dtype=torch.int64, device=self.tokens.device))
+        prefix.ids, prefix.cache = self.tokens[0, : self.cache.length].tolist(), self.cache
+
+    def _go_on(self, prefix: Prefix, prompts: Sequence[Sequence[int]]) -> None:
+        if len(prompts) != 1 or self.cache is None:
+            raise InvalidInput("a prefix serves one prompt, with a cache; give them one by one")
+        common = 0
+        for ours, theirs in zip(prompts[0][:-1], prefix.ids, strict=False):  # one token is left to be fed
+            if ours != theirs:
+                break
+            common += 1
+        prefix.reused = common if prefix.cache is not None else 0
+        if prefix.cache is not None:
+            prefix.cache.crop(common)
+            self.cache, self.begin = prefix.cache, common
+        prefix.ids, prefix.cache = [], None  # until `leave`: a call that fails leaves nothing half done
+
+    def _features(self, tokens: Tensor) -> Tensor:
+        return self.model.features(tokens, self.mask, cache=self.cache)
+
+    def _words(self, x: Tensor) -> Tensor:
+        logits: Any = self.model.head(x).logits
+        return logits
