@@ -5,7 +5,6 @@ import torch
 import transformers
 
 import triarch
-from triarch.errors import InvalidInput, LimitExceeded
 from triarch.generation import generate, stream
 from triarch.models import family
 
