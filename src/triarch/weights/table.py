@@ -230,7 +230,8 @@ def export(model: nn.Module, layout: Layout) -> dict[str, Tensor]:
     slices: dict[Stored, list[Tensor]] = defaultdict(list)
     for name in sorted(ours, key=lambda name: layout.find(name).part):
         row = layout.find(name)
-        slices[replace(row, part=0)].append(ours[name].detach())
+        held = ours[name].detach()
+        slices[replace(row, part=0)].append(held.to_dense() if held.is_mkldnn else held)
     tensors = {row.name: row.write(parts) for row, parts in slices.items()}
     tensors |= {row.copy: tensors[row.name].clone() for row in slices if row.copy}
     if all(name.startswith(layout.trunk) for name in tensors):  # the trunk alone is saved without its prefix
