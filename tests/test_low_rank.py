@@ -147,8 +147,10 @@ def test_what_the_head_shares_with_the_embedding_stays_frozen():
 @pytest.mark.parametrize("name", families())
 def test_by_default_every_linear_layer_of_the_blocks_is_wrapped(name):
     model = family(name).build(family(name).tiny, next(iter(family(name).heads)))
-    layers = ["attention.q", "attention.k", "attention.v", "attention.out", "feed_forward.up", "feed_forward.down"]
-    wanted = [f"encoder.blocks.{i}.{layer}" for i in range(2) for layer in layers]
+    wanted = [
+        name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear) and "blocks." in name
+    ]
+    assert len(wanted) >= 2 * 4
     assert low_rank.wrap(model) == wanted == [*low_rank.wrapped(model)]
 
 
@@ -255,14 +257,14 @@ def test_saved_and_loaded_every_head_gives_the_same(name, head, tmp_path):
     triarch.save(kind.build(kind.tiny, head), tmp_path / "base")
     model = triarch.load(tmp_path / "base")
     low_rank.wrap(model, rank=2, rslora=True)
-    want = answer(
-        randomized(model), input_ids=torch.tensor([[[5, 6, 7], [8, 9, 1]]])[:, : 2 if "Choice" in head else 1]
-    )
+    ids = torch.tensor([[5, 6, 7], [8, 9, 1]])
+    ids = ids[None] if head.endswith("MultipleChoice") else ids
+    want = answer(randomized(model), input_ids=ids)
     checkpoint.save_adapter(model, tmp_path / "adapter", base=tmp_path / "base")
     again = triarch.load(tmp_path / "adapter")
     assert again.architecture == head
     assert not low_rank.wrapped(again)
-    got = answer(again, input_ids=torch.tensor([[[5, 6, 7], [8, 9, 1]]])[:, : 2 if "Choice" in head else 1])
+    got = answer(again, input_ids=ids)
     same([part for part in got if part is not None], [part for part in want if part is not None])
 
 
@@ -456,7 +458,6 @@ def test_another_base_is_a_mismatch(adapter, tmp_path):
         {"use_dora": True},
         {"bias": "all"},
         {"lora_bias": True},
-        {"fan_in_fan_out": True},
         {"rank_pattern": {".*": 3}},
         {"alpha_pattern": {".*": 3}},
         {"init_lora_weights": "pissa"},
@@ -485,11 +486,11 @@ def test_a_config_that_is_no_object_is_corrupt(adapter):
         triarch.load(adapter)
 
 
-def test_adapters_of_transposed_layers_are_not_implemented(model, tmp_path):
-    rows = model.family.weights.rows | {"encoder.blocks.#.attention.q.*": Stored("bert.#.q.*", transposed=True)}
+def test_adapters_of_fused_layers_are_not_implemented(model, tmp_path):
+    rows = model.family.weights.rows | {"encoder.blocks.#.attention.q.*": Stored("bert.#.q.*", of=3)}
     factors = {name: (layer.a, layer.b) for name, layer in low_rank.wrapped(model).items()}
     settings = adapters.Settings(4, 6.0, 0.0, False, "base", "LabelScores", model.architecture)
-    with pytest.raises(Unsupported, match="transposed or fused"):
+    with pytest.raises(Unsupported, match="fused"):
         adapters.write(model, factors, settings, Layout(rows=rows), tmp_path)
 
 

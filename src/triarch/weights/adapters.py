@@ -32,6 +32,7 @@ FACTOR = re.compile(r"(.+)\.lora_([AB])\.weight")  # after PREFIX
 
 # By the kind of scores, what peft calls the task; other kinds have no name there
 TASKS = {
+    "NextWordScores": "CAUSAL_LM",
     "LabelScores": "SEQ_CLS",
     "TokenScores": "TOKEN_CLS",
     "SpanScores": "QUESTION_ANS",
@@ -45,6 +46,7 @@ HARMLESS = {
     *("auto_mapping", "inference_mode", "peft_version", "revision", "ensure_weight_tying"),
     *("target_modules", "modules_to_save", "exclude_modules", "layers_pattern", "layers_to_transform"),
     *("megatron_core", "qalora_group_size", "eva_config"),
+    "fan_in_fan_out",  # that the base keeps its layers transposed; the table of the family knows
 }
 HARMLESS_VALUES = {  # and of these keys these values
     "bias": ("none",),
@@ -152,7 +154,7 @@ def merged(adapter: Adapter, base: Mapping[str, Entry], layout: Layout) -> dict[
     """The tensors of the base, by the table's spelling, with the adapter's put in or added when they are read.
 
     W + scale * B A is added up in float32. Raises CheckpointMismatch with all that does not fit, and Unsupported for
-    layers that checkpoints keep transposed or fused.
+    layers that checkpoints keep fused.
     """
     factors: dict[str, dict[str, Entry]] = {}
     whole: dict[str, Entry] = {}
@@ -171,12 +173,10 @@ def merged(adapter: Adapter, base: Mapping[str, Entry], layout: Layout) -> dict[
     for name, pair in factors.items():
         if name in unexpected or len(pair) < 2:
             continue
-        shape = base[name].shape
         row = layout.stored(name)
-        if row is not None and (row.transposed or row.of > 1):
-            raise Unsupported(
-                f"{adapter.where} adapts {show(name)}, which is kept transposed or fused; not implemented"
-            )
+        if row is not None and row.of > 1:
+            raise Unsupported(f"{adapter.where} adapts {show(name)}, which is kept fused; not implemented")
+        shape = base[name].shape if row is None else row.shape(base[name].shape)
         out, into = shape if len(shape) == 2 else (0, 0)
         for side, wanted in {"A": (adapter.rank, into), "B": (out, adapter.rank)}.items():
             if pair[side].shape != wanted or not pair[side].dtype.is_floating_point:
@@ -185,20 +185,22 @@ def merged(adapter: Adapter, base: Mapping[str, Entry], layout: Layout) -> dict[
     if missing or unexpected or misshaped:
         advice = "check that it belongs to this base, or name its own with base="
         raise CheckpointMismatch(f"the base of {adapter.where}", missing, unexpected, misshaped, advice)
-    added = {
-        name: replace(base[name], read=_sum(base[name], pair["A"], pair["B"], adapter.scale))
-        for name, pair in factors.items()
-    }
+    added = {}
+    for name, pair in factors.items():
+        row = layout.stored(name)
+        transposed = row is not None and row.transposed
+        added[name] = replace(base[name], read=_sum(base[name], pair["A"], pair["B"], adapter.scale, transposed))
     rows = [row for row in map(layout.stored, whole) if row is not None]
     outdated = {row.copy for row in rows} - whole.keys()  # the base's copies of what the adapter brings anew
     return {name: entry for name, entry in {**base, **added, **whole}.items() if name not in outdated}
 
 
-def _sum(weight: Entry, a: Entry, b: Entry, scale: float) -> Callable[[], Tensor]:
+def _sum(weight: Entry, a: Entry, b: Entry, scale: float, transposed: bool) -> Callable[[], Tensor]:
     def read() -> Tensor:
         stored = weight.read()
         wide = torch.promote_types(stored.dtype, torch.float32)
-        return stored.to(wide) + scale * (b.read().to(wide) @ a.read().to(wide))
+        product = b.read().to(wide) @ a.read().to(wide)
+        return stored.to(wide) + scale * (product.t() if transposed else product)
 
     return read
 
@@ -226,11 +228,11 @@ def write(
 ) -> None:
     """Write both files; `factors` are A (R, I) and B (O, R) of each adapted layer, by our names.
 
-    With them goes the whole head. Raises Unsupported for layers that checkpoints keep transposed or fused.
+    With them goes the whole head. Raises Unsupported for layers that checkpoints keep fused.
     """
     names = {name: layout.find(f"{name}.weight") for name in factors}
-    if odd := [row.name for row in names.values() if row.transposed or row.of > 1]:
-        raise Unsupported(f"checkpoints keep {show(odd[0])} transposed or fused; adapters of such are not implemented")
+    if odd := [row.name for row in names.values() if row.of > 1]:
+        raise Unsupported(f"checkpoints keep {show(odd[0])} fused; adapters of such are not implemented")
     head: dict[str, Tensor] = {
         theirs: tensor
         for ours, tensor in network.named_parameters(remove_duplicate=False)  # peft asks for what is tied as well
@@ -261,7 +263,7 @@ def write(
         "lora_dropout": settings.dropout,
         "use_rslora": settings.rslora,
         "bias": "none",
-        "fan_in_fan_out": False,
+        "fan_in_fan_out": any(row.transposed for row in names.values()),
         "init_lora_weights": True,
         "target_modules": sorted(module.removeprefix(cut) for module in modules.values()),
         "modules_to_save": sorted({_top(theirs, layout.trunk).removeprefix(cut) for theirs in head}) or None,
