@@ -6,6 +6,7 @@ writes is, byte for byte, what the reference library has it write.
 
 from __future__ import annotations
 
+import io
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -253,6 +254,7 @@ def _checked(templates: Any, folder: Folder) -> dict[str, str]:
 
 def _decoded(folder: Folder, name: str) -> str:
     try:
-        return folder.read(name, 4 * limits.TEMPLATE_CHARACTERS).decode("utf-8")
+        text = folder.read(name, 4 * limits.TEMPLATE_CHARACTERS).decode("utf-8")
     except UnicodeDecodeError:
         raise CorruptFile(f"{folder.path / name} is not UTF-8 text; save it as UTF-8") from None
+    return io.StringIO(text, newline=None).read()  # whatever ends its lines

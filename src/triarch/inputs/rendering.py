@@ -40,7 +40,10 @@ def render(template: str, variables: Mapping[str, Any]) -> Rendered:
     global _worker
     request = _request(template, variables)
     with _lock:
-        if _worker is None or not _worker.alive:
+        if _worker is not None and not _worker.alive:
+            _worker.close()
+            _worker = None
+        if _worker is None:
             _worker = _Worker()
         reply = _worker.ask(request)
     if "error" not in reply:
