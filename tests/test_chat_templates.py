@@ -351,6 +351,7 @@ def test_threads_get_their_own_answers():
     assert found == {i: [f"{i} {j}" for j in range(20)] for i in range(8)}
 
 
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # of Python 3.12 on, where there are threads
 def test_a_forked_process_asks_a_worker_of_its_own():
     ours("", ASK)
     before = rendering._worker.process.pid

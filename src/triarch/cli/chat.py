@@ -67,7 +67,9 @@ def command(context: click.Context, system: str | None, **flags: Any) -> None:
 def _typed() -> Iterator[str]:
     """Lines from a keyboard. Where stdout is none, the prompt goes to stderr, as stdout has answers alone."""
     with suppress(ImportError):
-        pass
+        import readline
+
+        readline.set_auto_history(True)  # input() asks this module for lines, once it is imported
     while True:
         try:
             if sys.stdout.isatty():

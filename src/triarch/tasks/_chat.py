@@ -131,7 +131,7 @@ class Conversation:
         from triarch.generation import stream
 
         ids = self.model.processor.chat_ids(said, add_generation_prompt=True)
-        settings: Settings = make(self.model, self.options)
+        settings = self._made(self.options)
         whole = min(self.context, settings.max_length or self.context)
         room = whole - len(ids)
         if room < 1:
@@ -139,7 +139,7 @@ class Conversation:
                 f"the conversation would have {len(ids):,} tokens, {whole:,} are what it may have with the answer; say "
                 "less, undo some of it, or begin anew"
             )
-        chosen = {name: value for name, value in self.options.items() if name != "max_length"}
+        chosen = {"num_beams": 1} | {name: value for name, value in self.options.items() if name != "max_length"}
         chosen["max_new_tokens"] = min(settings.max_new_tokens or ANSWER, room)
         pieces = stream(self.model, ids, prefix=self.prefix, cancelled=cancelled, **chosen)
 
@@ -164,8 +164,10 @@ class Conversation:
         raise InvalidInput("nothing was said yet")
 
     def _set(self, options: dict[str, Any]) -> None:
-        """A checkpoint's beams, which are not decided before the end, make no conversation."""
-        chosen = {"num_beams": 1, **options}
-        if make(self.model, chosen).rows > 1:
+        if self._made(options).rows > 1:
             raise InvalidInput("a conversation has one answer at a time; leave num_beams and num_return_sequences out")
-        self.options = chosen
+        self.options = options
+
+    def _made(self, options: Mapping[str, Any]) -> Settings:
+        """Without the beams of a checkpoint, which are not decided before the end."""
+        return make(self.model, {"num_beams": 1, **options})
