@@ -3,14 +3,14 @@
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
 import click
 
-from triarch.errors import InvalidInput, TriarchError, show
+from triarch.errors import SOME_FAILED, InvalidInput, TriarchError, show
 from triarch.files import replacing
 
 CELLS = 8  # numbers or names of a list that people get to see; --json has them all
@@ -51,6 +51,58 @@ def opened(path: Path | None) -> Iterator[IO[str]]:
             yield file
 
 
+def write(
+    answers: Iterable[tuple[Any, Any]],
+    only: bool,
+    form: str | None,
+    file: IO[str],
+    lines: Callable[[Any, Any], Iterable[str]] | None = None,
+) -> int:
+    """Answers as they come, and the exit code for those that are errors. The error of an only input is raised.
+
+    `lines` gives what people get to see of an answer and the id of its input: by default the rows of a table.
+    """
+    documents, code, lines = [], 0, lines or _Rows(only)
+    for id, answer in answers:
+        outcome = {"result": answer}
+        failed = isinstance(answer, TriarchError)
+        if failed:
+            if only and form != "jsonl":
+                raise answer
+            code = answer.exit_code if only else SOME_FAILED
+            outcome = {"error": {"type": type(answer).__name__, "message": str(answer)}}
+        if form == "jsonl":
+            print(to_json({"id": id} | outcome), file=file, flush=True)
+        elif form == "json":
+            documents.append(outcome if failed else answer)
+        elif failed:
+            say(f"input {id}: {answer}")
+        else:
+            for line in lines(id, answer):
+                print(line, file=file, flush=True)
+    if form == "json":
+        print(to_json(documents[0] if only else documents), file=file, flush=True)
+    return code
+
+
+class _Rows:
+    """Answers as people get them: aligned rows, each with the id of its input where there are several."""
+
+    def __init__(self, only: bool):
+        self.only, self.table = only, Table()
+
+    def __call__(self, id: Any, answer: Any) -> Iterator[str]:
+        shown = [row if self.only else {"id": id} | row for row in rows(answer)]
+        if not shown:
+            say("nothing found" if self.only else f"input {id}: nothing found")
+        yield from self.table.lines(shown)
+
+
+def harmless(text: str) -> str:
+    """Text of a model that cannot paint the terminal: control characters, but for line ends and tabs, are escaped."""
+    return "".join(c if c in "\n\t" or c.isprintable() else show(c) for c in text)
+
+
 def to_json(result: Any) -> str:
     """Strict JSON on one line; arrays become lists."""
     try:
@@ -85,14 +137,21 @@ def _spread(row: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 class Table:
-    """Aligned lines, row by row. The header is written again when the columns change; a column never gets narrower."""
+    """Aligned lines, row by row. The header is written again when the columns change; a column never gets narrower.
+
+    A text that is alone in its row is no cell of a table: it is written whole, line by line.
+    """
 
     def __init__(self) -> None:
         self.widths: dict[str, int] = {}
 
     def lines(self, rows: list[dict[str, Any]]) -> Iterator[str]:
         cells = [{name: _cell(value) for name, value in row.items()} for row in rows]
-        for row in cells:
+        for given, row in zip(rows, cells, strict=True):
+            alone = next(iter(given.values())) if len(given) == 1 else None
+            if isinstance(alone, str):
+                yield from (show(line, len(line)) for line in alone.split("\n"))
+                continue
             if [*row] != [*self.widths]:
                 self.widths = {name: max(len(name), *(len(other.get(name, "")) for other in cells)) for name in row}
                 if len(row) > 1:
