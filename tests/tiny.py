@@ -259,6 +259,7 @@ MODELS: dict[str, dict] = {
     "bert-next": {"model_type": "bert", "architecture": "BertForNextSentencePrediction"},
     "bert-pretraining": {"model_type": "bert", "architecture": "BertForPreTraining"},
     "gpt2": {"model_type": "gpt2", "architecture": "GPT2LMHeadModel"},
+    "gpt2-long": {"model_type": "gpt2", "architecture": "GPT2LMHeadModel", "n_positions": 512},
 }
 
 
