@@ -39,7 +39,7 @@ def prompts(model: Network, text: str, options: Any) -> Job:
     from triarch.generation.scoring import common, split
 
     before, _, after = options.hypothesis_template.partition("{}")
-    shared, labels = split(model, f"{text}\n{before}", [label + after for label in options.labels])
+    shared, labels = split(model, f"{text}\n{before}", [label + after.replace("{}", label) for label in options.labels])
     begin = shared[:1] if shared[:1] == [model.processor.id("bos_token")] else []
     own, rest = model.processor.encode(text, special_tokens=False).ids, shared[len(begin) :]
     body, sentence = rest[: (size := common(own, rest))], rest[size:]
