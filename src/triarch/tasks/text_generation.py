@@ -122,7 +122,7 @@ class TextGeneration(Generating):
         """The ids of a chat, as the checkpoint's template writes it."""
         goes_on = _goes_on(chat, options)
         template = variables.pop("chat_template", None)
-        ids: list[int] = self.model.processor.chat_ids(
+        return self.processor.chat_ids(
             chat,
             tools=options.tools,
             documents=options.documents,
@@ -131,7 +131,6 @@ class TextGeneration(Generating):
             chat_template=template,
             variables=variables,
         )
-        return ids
 
     def _shown(self, given: str | Chat, found: Generated, options: Options) -> str | Chat:
         text = self.text(found, options)
