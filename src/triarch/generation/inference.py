@@ -5,6 +5,7 @@ Shapes: N rows, T tokens fed, S tokens seen, V vocabulary.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -112,6 +113,14 @@ class Decoder:
         self.mask = None if self.mask is None else self.mask[rows]
         if self.cache is not None:
             self.cache.select(rows)
+
+    def branch(self, rows: Tensor) -> Decoder:
+        """These rows, to go on with apart from this decoder, which stays where it is."""
+        made = copy.copy(self)
+        made.tokens = self.tokens[rows]
+        made.mask = None if self.mask is None else self.mask[rows]
+        made.cache = None if self.cache is None else self.cache.branch(rows)
+        return made
 
     def crop(self, length: int) -> None:
         self.tokens = self.tokens[:, :length]
