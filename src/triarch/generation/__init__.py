@@ -26,6 +26,7 @@ from triarch.generation.inference import Decoder, Prefix, Steps
 from triarch.generation.rows import Certain, Generated, Piece, Row, Stops
 from triarch.generation.sampling import Draw, likeliest, sample
 from triarch.generation.settings import NEW_TOKENS, Settings
+from triarch.generation.structure import form_of
 from triarch.models import scores as scores_of
 
 __all__ = ["Generated", "Piece", "Prefix", "Settings", "generate", "stream"]
@@ -101,7 +102,8 @@ class _Job:
         self.rows = self._rows()
         if settings.stop and model.processor is None:
             raise InvalidInput("stop texts need a tokenizer, which the checkpoint does not have; use eos_token_id")
-        self.stops = Stops(self.ends, settings.stop, settings.include_stop, model.processor)
+        self.form = form_of(settings, model.processor, self.ends)
+        self.stops = Stops(self.ends, settings.stop, settings.include_stop, model.processor, self.form)
         self.prompt_logprobs: list[list[float]] | None = None
         self.filters = self._filters()
         self.steps = self._steps()
@@ -170,7 +172,10 @@ class _Job:
         device = next(self.model.parameters()).device
         rooms = {row.prompt: row.room for row in self.rows}
         lengths = torch.tensor([len(prompt) + rooms[i] for i, prompt in enumerate(self.prompts)], device=device)
-        return filters_of(self.settings, self.ends, lengths, self.vocab) + drawing(self.settings, self.ends)
+        made = filters_of(self.settings, self.ends, lengths, self.vocab)
+        if self.form is not None:
+            made.append(self.form)
+        return made + drawing(self.settings, self.ends)
 
     def _so_far(self, copies: int) -> SoFar:
         width = max(map(len, self.prompts))

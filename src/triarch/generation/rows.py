@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 from torch import Tensor
 
 if TYPE_CHECKING:
+    from triarch.generation.structure import Form
     from triarch.inputs.text import TextProcessor
 
 Reason = Literal["stop", "length", "time", "cancelled"]
@@ -50,16 +51,25 @@ class Generated:
 
 
 class Stops:
-    """What ends a sequence: its tokens, its text, its length."""
+    """What ends a sequence: its tokens, its text, its length; or its form, where no token could say that it ends."""
 
-    def __init__(self, ends: Sequence[int], texts: Sequence[str], include: bool, processor: TextProcessor | None):
+    def __init__(
+        self,
+        ends: Sequence[int],
+        texts: Sequence[str],
+        include: bool,
+        processor: TextProcessor | None,
+        form: Form | None = None,
+    ):
         self.ends, self.texts, self.include, self.processor = frozenset(ends), list(texts), include, processor
+        self.form = None if ends else form
+        self.clean = form is None  # mending the spaces around signs could break it
 
     def check(self, row: Row) -> None:
         """Set the reason, if its last token is the last."""
         if self.texts and (cut := self._found(row.ids)) is not None:
             row.reason, row.cut = "stop", cut
-        elif row.ids[-1] in self.ends:
+        elif row.ids[-1] in self.ends or (self.form is not None and self.form.complete(row.ids)):
             row.reason = "stop"
         elif len(row.ids) >= row.room:
             row.reason = "length"
@@ -67,13 +77,13 @@ class Stops:
     def text(self, row: Row) -> str:
         if self.processor is None:
             return ""
-        text = self.processor.decode(row.ids, skip_special_tokens=True)
+        text = self.processor.decode(row.ids, skip_special_tokens=True, clean_up=self.clean)
         return text if row.cut is None else text[: row.cut]
 
     def _found(self, ids: list[int]) -> int | None:
         """Where the text ends if it holds a stop text, which may be that of a special token."""
         assert self.processor is not None
-        shown = self.processor.decode(ids, skip_special_tokens=True)
+        shown = self.processor.decode(ids, skip_special_tokens=True, clean_up=self.clean)
         places = [(at, len(stop)) for stop in self.texts if (at := shown.find(stop)) >= 0]
         if places:
             at, size = min(places)

@@ -31,6 +31,7 @@ FOREIGN: dict[str, tuple[Any, ...]] = {
     "token_healing": (None, False),
 }
 SAMPLING = ("temperature", "top_k", "top_p", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff")
+FORMS = ("json_schema", "regex", "grammar", "choice")
 BEAMS = ("length_penalty", "early_stopping", "num_beam_groups", "diversity_penalty")
 
 
@@ -137,8 +138,9 @@ class Settings:
         return self.do_sample and self.temperature > 0
 
     @property
-    def structured(self) -> bool:
-        return bool(self.json_schema or self.regex or self.grammar or self.choice)
+    def forms(self) -> list[str]:
+        """Names of the options that ask for a form."""
+        return [name for name in FORMS if getattr(self, name) not in (None, [], ())]
 
     @property
     def speculative(self) -> bool:
@@ -150,8 +152,10 @@ class Settings:
         return max(self.num_beams, self.num_return_sequences)
 
     def _check_combinations(self) -> None:
-        if sum(map(bool, (self.json_schema, self.regex, self.grammar, self.choice))) > 1:
-            raise InvalidInput("json_schema, regex, grammar and choice exclude each other; name one")
+        if len(self.forms) > 1:
+            raise InvalidInput(f"{' and '.join(self.forms)} exclude each other; name one")
+        if self.forms and self.ignore_eos:
+            raise InvalidInput(f"{self.forms[0]} ends where it is complete, which ignore_eos rules out; leave one out")
         if self.max_new_tokens is not None and self.min_new_tokens > self.max_new_tokens:
             raise InvalidInput(f"min_new_tokens {self.min_new_tokens} is over max_new_tokens {self.max_new_tokens}")
         if self.max_length is not None and self.min_length > self.max_length:
