@@ -30,6 +30,7 @@ class Row:
     reason: Reason | None = None  # None: it goes on
     cut: int | None = None  # where its text ends, if a stop text was found
     score: float | None = None  # of a beam
+    guessed: int = 0  # tokens that were guessed before they were chosen
 
 
 @dataclass(frozen=True)
@@ -42,9 +43,11 @@ class Generated:
     prompt: int = 0  # the number of the prompt
     seed: int | None = None  # that draws it again
     score: float | None = None  # of beams: log-probability over length to the power of length_penalty
-    logprobs: list[float] | None = None  # natural, of the model's own distribution before any filter
+    logprobs: list[float] | None = None  # natural, of the model's own distribution before any filter; with guidance,
+    # of the one that it leads to
     alternatives: list[list[tuple[int, float]]] | None = None  # likeliest tokens at each place, with theirs
     prompt_logprobs: list[float] | None = None  # of the prompt's tokens but the first
+    guessed: int | None = None  # how many of the tokens were guessed ahead, and took no pass of their own
 
     def __str__(self) -> str:
         return self.text

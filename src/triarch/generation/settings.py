@@ -256,6 +256,8 @@ def _check_effect(made: Settings, wanted: Mapping[str, Any]) -> None:
         raise InvalidInput("temperature only matters when drawing; pass do_sample=True, or leave it out")
     if wanted.get("seed") is not None and not made.do_sample:
         raise InvalidInput("seed only matters when drawing; pass do_sample=True, or leave it out")
+    if made.assistant_model is None and changed(("num_assistant_tokens",)):
+        raise InvalidInput("num_assistant_tokens only matters with assistant_model; give both, or neither")
     if made.num_beams == 1 and (alone := changed(BEAMS)):
         raise InvalidInput(f"{' and '.join(alone)} only matter with num_beams above 1; add it, or leave them out")
 
