@@ -29,8 +29,13 @@ FOREIGN: dict[str, tuple[Any, ...]] = {
     "top_h": (None,),
     "watermarking_config": (None,),
     "token_healing": (None, False),
+    "forced_decoder_ids": (None, []),
 }
 SAMPLING = ("temperature", "top_k", "top_p", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff")
+IDS = (
+    *("eos_token_id", "forced_bos_token_id", "forced_eos_token_id"),
+    *("suppress_tokens", "begin_suppress_tokens", "bad_words_ids"),
+)
 FORMS = ("json_schema", "regex", "grammar", "choice")
 BEAMS = ("length_penalty", "early_stopping", "num_beam_groups", "diversity_penalty")
 
@@ -116,6 +121,11 @@ class Settings:
         for text in (*self.stop, *self.choice):
             if not text:
                 raise InvalidInput("a stop or choice text is empty; leave it out")
+        for token, bias in self.logit_bias.items():
+            if type(token) is not int or not fits(bias, float):
+                raise InvalidInput(f"logit_bias gives {show(repr(token))} {show(repr(bias))}, wanted a number to an id")
+        if not all(self.bad_words_ids):
+            raise InvalidInput("bad_words_ids holds an empty list; leave it out")
         if len(self.stop) > limits.STOPS or any(len(text) > limits.STOP_CHARACTERS for text in self.stop):
             raise LimitExceeded(
                 f"stop holds {len(self.stop)} texts, or a long one; wanted up to {limits.STOPS} of "
@@ -168,6 +178,10 @@ class Settings:
             )
         if self.num_return_sequences > 1 and self.num_beams == 1 and not self.sampled:
             raise InvalidInput("num_return_sequences without do_sample or num_beams gives one text several times")
+        if self.cache_room is not None and not self.use_cache:
+            raise InvalidInput("cache_room only matters with use_cache; leave one of them out")
+        if self.include_stop and not self.stop:
+            raise InvalidInput("include_stop only matters with stop; give both, or neither")
         if self.guidance_scale == 1 and self.negative_prompt is not None:
             raise InvalidInput("negative_prompt does nothing without guidance_scale; give both, or neither")
         modes = {
@@ -233,7 +247,14 @@ def make(model: Network, given: Mapping[str, Any]) -> Settings:
     wanted = {name: value for name, value in given.items() if value is not None or fits(None, kinds(Settings)[name])}
     if isinstance(wanted.get("stop"), str):
         wanted["stop"] = [wanted["stop"]]
-    made = Settings(**_of_checkpoint(model, wanted) | wanted)
+    said = _of_checkpoint(model, wanted)
+    try:
+        made = Settings(**said | wanted)
+    except InvalidInput as error:
+        if not said:
+            raise
+        Settings(**wanted)  # raises what is wrong with the call alone
+        raise InvalidInput(f"{CONFIG} and the call together: {error}") from None
     _check_effect(made, wanted)
     return made
 
@@ -248,10 +269,15 @@ def _check_effect(made: Settings, wanted: Mapping[str, Any]) -> None:
         defaults = {f.name: f.default for f in dataclasses.fields(Settings)}
         return [name for name in names if name in wanted and wanted[name] != defaults[name]]
 
+    for one, other in (("max_new_tokens", "max_length"), ("ignore_eos", "eos_token_id")):
+        if wanted.get(one) and wanted.get(other) is not None:
+            raise InvalidInput(f"{one} and {other} exclude each other; leave one out")
     drawn = () if made.penalty_alpha is None else ("top_k",)
     idle = [name for name in changed(SAMPLING) if name not in drawn and name != "temperature"]
     if idle and not made.do_sample:
         raise InvalidInput(f"{' and '.join(idle)} only matter when drawing; pass do_sample=True, or leave them out")
+    if made.do_sample and made.temperature == 0 and (idle := [*idle, *changed(("seed",))]):
+        raise InvalidInput(f"temperature 0 takes the likeliest token, beside which {' and '.join(idle)} do nothing")
     if wanted.get("temperature") and not made.do_sample and wanted["temperature"] != 1:
         raise InvalidInput("temperature only matters when drawing; pass do_sample=True, or leave it out")
     if wanted.get("seed") is not None and not made.do_sample:
@@ -280,6 +306,10 @@ def _of_checkpoint(model: Network, wanted: Mapping[str, Any]) -> dict[str, Any]:
     for name, value in said.items():
         if not fits(value, known[name]):
             raise CorruptFile(f"{CONFIG} says {name}={show(repr(value))}; mend it, or pass {name}=")
+        if name in IDS and not all(0 <= token < model.config.vocab_size for token in _flat(value)):
+            raise CorruptFile(
+                f"{CONFIG} says {name}={show(repr(value))}, wanted 0 to {model.config.vocab_size - 1}; mend it"
+            )
     if "max_new_tokens" in wanted or "max_length" in wanted:
         said.pop("max_new_tokens", None)
         said.pop("max_length", None)
@@ -301,6 +331,10 @@ READ = frozenset(
         *("exponential_decay_length_penalty", "renormalize_logits", "sequence_bias"),
     }
 )
+
+
+def _flat(ids: Any) -> list[int]:
+    return [token for one in ids for token in _flat(one)] if isinstance(ids, list) else [ids]
 
 
 def _sidecar(model: Network) -> dict[str, Any] | None:
