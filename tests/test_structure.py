@@ -245,10 +245,10 @@ def unfed(model, monkeypatch):
     return model
 
 
-def nested(depth):
-    made: dict = {"type": "integer"}
+def nested(depth, made=None):
+    made = made or {"type": "integer"}
     for _ in range(depth):
-        made = {"type": "array", "items": made}
+        made = {"items": made}
     return made
 
 
@@ -338,6 +338,12 @@ HEAVY = {
     "right recursion": {"grammar": 'start: "a" start'},
     "rules in a chain": {
         "grammar": "start: a0\n" + "\n".join(f'a{i}: "x" | a{i + 1}' for i in range(490)) + "\na490: /y/"
+    },
+    "references deep within a chain": {  # more than the usual stack of 8 MiB holds
+        "json_schema": {
+            "$ref": "#/$defs/0",
+            "$defs": {str(i): nested(10, {"$ref": f"#/$defs/{i + 1}"}) for i in range(450)} | {"450": {}},
+        }
     },
     "references in a chain": {
         "json_schema": {
