@@ -86,6 +86,8 @@ def filters_of(settings: Settings, ends: list[int], limits: Tensor, vocab: int) 
     s, made = settings, list[Filter]()
     for what, ids in _named_ids(s):
         _check_ids(what, ids, vocab)
+    if len({*s.suppress_tokens}) == vocab or len({*s.suppress_tokens, *s.begin_suppress_tokens}) == vocab:
+        raise InvalidInput("suppress_tokens leaves no token to choose; allow some")
     bias = [([token], value) for token, value in s.logit_bias.items()] + [_bias(entry) for entry in s.sequence_bias]
     if bias:
         made.append(partial(sequence_bias, bias=bias))

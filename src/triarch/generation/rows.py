@@ -10,6 +10,7 @@ from torch import Tensor
 
 if TYPE_CHECKING:
     from triarch.generation.settings import Settings
+    from triarch.generation.structure import Form
     from triarch.inputs.text import TextProcessor
 
 Reason = Literal["stop", "length", "time", "cancelled"]
@@ -31,6 +32,7 @@ class Row:
     reason: Reason | None = None  # None: it goes on
     cut: int | None = None  # where its text ends, if a stop text was found
     score: float | None = None  # of a beam
+    guessed: int = 0  # tokens that were guessed before they were chosen
 
 
 @dataclass(frozen=True)
@@ -43,16 +45,18 @@ class Generated:
     prompt: int = 0  # the number of the prompt
     seed: int | None = None  # that draws it again
     score: float | None = None  # of beams: log-probability over length to the power of length_penalty
-    logprobs: list[float] | None = None  # natural, of the model's own distribution before any filter
+    logprobs: list[float] | None = None  # natural, of the model's own distribution before any filter; with guidance,
+    # of the one that it leads to
     alternatives: list[list[tuple[int, float]]] | None = None  # likeliest tokens at each place, with theirs
     prompt_logprobs: list[float] | None = None  # of the prompt's tokens but the first
+    guessed: int | None = None  # how many of the tokens were guessed ahead, and took no pass of their own
 
     def __str__(self) -> str:
         return self.text
 
 
 class Stops:
-    """What ends a sequence: its tokens, its text, its length."""
+    """What ends a sequence: its tokens, its text, its length; or its form, where no token could say that it ends."""
 
     def __init__(
         self,
@@ -60,16 +64,19 @@ class Stops:
         settings: Settings,
         processor: TextProcessor | None,
         prompts: Sequence[Sequence[int]],
+        form: Form | None = None,
     ):
         self.prompts = prompts
         self.ends, self.texts, self.include = frozenset(ends), list(settings.stop), settings.include_stop
         self.skip, self.processor = settings.skip_special_tokens, processor
+        self.form = None if ends else form
+        self.clean = form is None  # mending the spaces around signs could break it
 
     def check(self, row: Row) -> None:
         """Set the reason, if its last token is the last."""
         if self.texts and (cut := self._found(row)) is not None:
             row.reason, row.cut = "stop", cut
-        elif row.ids[-1] in self.ends:
+        elif row.ids[-1] in self.ends or (self.form is not None and self.form.complete(row.ids)):
             row.reason = "stop"
         elif len(row.ids) >= row.room:
             row.reason = "length"
@@ -84,8 +91,8 @@ class Stops:
         """What the new tokens add to the text of those before them: alone, the first would lose the space before it."""
         assert self.processor is not None
         before = list(self.prompts[row.prompt][-BEFORE:])
-        start = len(self.processor.decode(before, skip).rstrip(BROKEN))
-        return self.processor.decode([*before, *row.ids], skip)[start:]
+        start = len(self.processor.decode(before, skip, clean_up=self.clean).rstrip(BROKEN))
+        return self.processor.decode([*before, *row.ids], skip, clean_up=self.clean)[start:]
 
     def _found(self, row: Row) -> int | None:
         """Where the text ends if it holds a stop text, which may be that of a special token."""

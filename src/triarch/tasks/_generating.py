@@ -48,7 +48,7 @@ class Options(_options.Shared, Settings):
     @property
     def cleans(self) -> bool:
         chosen = self.clean_up_tokenization_spaces
-        return not self.structured if chosen is None else chosen
+        return not self.forms if chosen is None else chosen
 
 
 @dataclass
