@@ -21,7 +21,14 @@ from triarch.objectives._base import Objective
 from triarch.suggest import did_you_mean
 from triarch.training.settings import Settings
 
-SPECIALS = {"pad_token": "pad_token_id", "cls_token": "bos_token_id", "sep_token": "eos_token_id"}
+# Roles of tokens, and under which name config.json has their ids; encoders begin and end texts with tokens of their own
+SPECIALS = {
+    "pad_token": "pad_token_id",
+    "cls_token": "bos_token_id",
+    "sep_token": "eos_token_id",
+    "bos_token": "bos_token_id",
+    "eos_token": "eos_token_id",
+}
 
 
 def make_objective(settings: Settings, made: type[Objective], network: Network) -> Objective:
@@ -77,8 +84,8 @@ def make_network(settings: Settings, made: type[Objective], rows: Iterable[dict[
                 f"triarch tokenizer train --family {settings.family}"
             )
     # Under the names of config.json whatever ids these tokens have here: positions and padding go by them
-    ids = {key: processor.id(role) for role, key in SPECIALS.items() if key in raw or role == "pad_token"}
-    raw |= {key: id_ for key, id_ in ids.items() if id_ is not None}
+    ids = [(key, processor.id(role)) for role, key in SPECIALS.items() if key in raw or key == f"{role}_id"]
+    raw |= {key: id_ for key, id_ in ids if id_ is not None}
     config = kind.config(raw | (label_tables(labels) if labels else {}))
     network = kind.build(config, heads.giving(kind, made.SCORES))
     network.processor = load_processor(hub.find(settings.tokenizer), kind, config)
