@@ -9,6 +9,7 @@ import yaml
 from huggingface_hub import ModelCard
 
 from triarch.errors import Unsupported
+from triarch.objectives import objective
 from triarch.training import card
 from triarch.training.facts import Data, Facts
 from triarch.training.tensorboard import Board, scalars
@@ -86,11 +87,26 @@ def test_every_card_says_how_to_use_the_model(task):
     assert "```sh\ntriarch " in text
 
 
-@pytest.mark.parametrize("task", card.USES)
-def test_the_uses_are_tasks_of_ours(task):
-    from triarch.tasks import tasks
+@pytest.mark.parametrize(
+    "name, task",
+    [
+        ("mlm", "fill-mask"),
+        ("bert", "fill-mask"),
+        ("nsp", "next-sentence"),
+        ("classification", "text-classification"),
+        ("multi-label", "text-classification"),
+        ("regression", "text-classification"),
+        ("tagging", "token-classification"),
+        ("span", "question-answering"),
+        ("contrastive", "embedding"),
+    ],
+)
+def test_what_was_learned_has_a_task_that_takes_its_head(name, task):
+    assert card.task_of(objective(name).SCORES) == task
 
-    assert task in tasks()
+
+def test_a_head_that_no_task_takes_has_none():
+    assert card.task_of("ChoiceScores") is None
 
 
 def test_a_metric_that_is_no_number_is_no_result_for_the_hub():

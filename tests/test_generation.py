@@ -5,20 +5,22 @@ import torch
 import transformers
 
 import triarch
-from triarch.errors import InvalidInput, LimitExceeded
+from triarch.family import NextWordScores
 from triarch.generation import generate, stream
-from triarch.models import family
+from triarch.models import family, scores
 
 PROMPTS = [[5, 17, 42, 8, 61], [9, 3], [77, 12, 30, 31, 32, 33, 90, 15]]
 
 
-@pytest.fixture(scope="module")
-def pair(tmp_path_factory):
-    """The reference's model and ours, with the same weights and no end token."""
-    folder = tmp_path_factory.mktemp("gpt2")
+@pytest.fixture(scope="module", params=["gpt2", "llama", "mistral"])
+def pair(request, tmp_path_factory):
+    """The reference's model and ours, with the same weights and no end token. Mistral's window is of three tokens."""
+    folder = tmp_path_factory.mktemp(request.param)
+    kind = family(request.param)
     torch.manual_seed(0)
-    raw = family("gpt2").tiny.to_hf() | {"eos_token_id": None, "bos_token_id": None}
-    theirs = transformers.GPT2LMHeadModel(transformers.GPT2Config(**raw)).eval()
+    raw = kind.tiny.to_hf() | {"model_type": request.param, "eos_token_id": None, "bos_token_id": None}
+    head = next(name for name, made in kind.heads.items() if scores(made) is NextWordScores)
+    theirs = getattr(transformers, head)(transformers.AutoConfig.for_model(**raw)).eval()
     for tensor in theirs.parameters():
         torch.nn.init.normal_(tensor, std=0.5 if tensor.dim() == 1 else 0.2)
     theirs.save_pretrained(folder)

@@ -8,30 +8,12 @@ import pytest
 
 import stand_ins
 import triarch
-from test_tour import Page
+from pages import Page
 from triarch import starters
 from triarch.cli import main
 from triarch.errors import TriarchError
-from triarch.tour import bundled_sentences, explore, lesson_page, lesson_rows, lessons, page, terminal
+from triarch.tour import lesson_page, lesson_rows, lessons, page, terminal
 from triarch.tour.lessons import Blank, Guess, Name, Pair, Post, Reply, Span, Tagged, Utterance, Word
-
-
-@pytest.fixture(scope="module")
-def findings():
-    return explore(None, bundled_sentences())
-
-
-@pytest.fixture(scope="module")
-def school(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        home = stand_ins.write(tmp_path_factory.mktemp("starters"))
-        patch.setattr(starters, "home", lambda: home)
-        return lessons.attend(lambda note: None)
-
-
-@pytest.fixture(scope="module")
-def html(findings, school):
-    return page.render(findings, school)
 
 
 def taught(school, task):

@@ -271,7 +271,7 @@ def save(model: Network, folder: str | os.PathLike[str], *, shard_bytes: int = 5
     if low_rank.wrapped(model):
         raise InvalidInput("the model has low-rank adapters; merge them first, or use save_adapter")
     path = _made(folder, model)
-    tensors = table.export(model, model.family.weights)
+    tensors = table.export(model, model.family.weights.under(model.architecture))
     files.write(tensors, path, shard_bytes)
     _write_beside(model, path)
 
@@ -302,7 +302,7 @@ def save_adapter(model: Network, folder: str | os.PathLike[str], *, base: str | 
     )
     factors = {name: (layer.a.detach(), layer.b.detach()) for name, layer in layers.items()}
     path = _made(folder, model)
-    adapters.write(model, factors, settings, model.family.weights, path)
+    adapters.write(model, factors, settings, model.family.weights.under(model.architecture), path)
     _write_beside(model, path)
 
 

@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
+from triarch.config import Config
+
 # What heads return. The type is also the kind of the head: a task asks for one of these, never for a family's name.
 
 
@@ -100,6 +102,7 @@ class Alias:
 
     prefix: str  # its class names begin with this where the family's own begin with the family's
     text: TextFormat
+    tiny: Config | None = None  # of a Config class of its own, where the same file means something else or has defaults
 
 
 class Network(nn.Module):
@@ -123,6 +126,7 @@ class Network(nn.Module):
             nn.init.normal_(module.weight, std=self.config.initializer_range)
         if isinstance(module, nn.Linear) and module.bias is not None:
             nn.init.zeros_(module.bias)
-        if isinstance(module, nn.LayerNorm):
+        if isinstance(module, nn.LayerNorm | nn.RMSNorm):
             nn.init.ones_(module.weight)
+        if isinstance(module, nn.LayerNorm):
             nn.init.zeros_(module.bias)

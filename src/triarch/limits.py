@@ -19,6 +19,7 @@ HIDDEN_SIZE = 1 << 17
 LAYERS = 1 << 8
 VOCABULARY = 1 << 24
 POSITIONS = 1 << 24
+ROTARY_BASE = 1 << 40  # rope_theta, and the numbers of rope_scaling
 LABELS = 1 << 20
 
 # Input

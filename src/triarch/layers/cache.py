@@ -96,6 +96,12 @@ class Cache:
         """Bytes of memory taken."""
         return sum(layer.stored.nbytes for layer in self._layers.values() if layer.stored is not None)
 
+    @property
+    def bytes_per_token(self) -> int:
+        """Bytes that one more token of one sequence takes."""
+        stored = [layer.stored for layer in self._layers.values() if layer.stored is not None]
+        return sum(2 * one[0, 0, :, 0].numel() * one.element_size() for one in stored)
+
 
 def positions_of(tokens: int, cache: Cache | None, attention_mask: Tensor | None, device: torch.device) -> Tensor:
     """Where each of the new tokens stands in its own text, from 0: (T,), or (B, T) with a mask.

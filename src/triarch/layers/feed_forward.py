@@ -1,4 +1,4 @@
-"""The two-layer network that every block applies to each position by itself."""
+"""The network that every block applies to each position by itself."""
 
 from collections.abc import Callable
 from functools import partial
@@ -31,3 +31,17 @@ class FeedForward(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.down(self.activation(self.up(x)))
+
+
+class GatedFeedForward(nn.Module):
+    """One layer says how much passes of what another makes. Shazeer 2020, https://arxiv.org/abs/2002.05202"""
+
+    def __init__(self, hidden_size: int, intermediate_size: int, activation: str, *, bias: bool = False):
+        super().__init__()
+        self.gate = nn.Linear(hidden_size, intermediate_size, bias=bias)
+        self.up = nn.Linear(hidden_size, intermediate_size, bias=bias)
+        self.down = nn.Linear(intermediate_size, hidden_size, bias=bias)
+        self.activation = ACTIVATIONS[activation]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.down(self.activation(self.gate(x)) * self.up(x))

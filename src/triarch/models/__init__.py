@@ -36,7 +36,7 @@ class Family:
 
     def config(self, raw: dict[str, Any]) -> Any:
         """The family's own Config."""
-        return self.module.Config.from_hf(raw)
+        return type(self.tiny).from_hf(raw)
 
     def head(self, architecture: str) -> type[nn.Module]:
         """Raises NotFound, with the names there are."""
@@ -104,5 +104,5 @@ def _declared(name: str) -> list[Family]:
     own = next(iter(module.HEADS)).removesuffix("Model")  # the trunk comes first
     for model_type, alias in getattr(module, "ALIASES", {}).items():
         heads = {alias.prefix + head.removeprefix(own): made for head, made in module.HEADS.items()}
-        declared.append(Family(model_type, heads, alias.text, module.TINY, module))
+        declared.append(Family(model_type, heads, alias.text, alias.tiny or module.TINY, module))
     return declared

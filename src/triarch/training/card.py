@@ -9,42 +9,45 @@ import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from triarch import __version__
 from triarch.errors import show
 from triarch.files import write_text
+from triarch.tasks import task_class
 from triarch.training.facts import Data, Facts, duration, flat
 
 UNKNOWN = "unknown"
 
-# Tasks by our names -> the hub's tag, a Python argument, what stands in the shell. A task that is not here has no tag
+
+class Use(NamedTuple):
+    """How a card says what a model can be asked."""
+
+    tag: str | None  # the hub's name of the task; None: it has none
+    argument: str  # in Python
+    shell: str | None = None  # in the shell, where that is not the same
+
+
+# By our names of the tasks; of those that take the same head the first is the one to try
 USES = {
-    "fill-mask": ("fill-mask", '"Paris is the [MASK] of France."', '"Paris is the [MASK] of France."'),
-    "text-classification": ("text-classification", '"I loved it."', '"I loved it."'),
-    "token-classification": (
-        "token-classification",
-        '"Ada Lovelace lived in London."',
-        '"Ada Lovelace lived in London."',
-    ),
-    "question-answering": (
+    "fill-mask": Use("fill-mask", '"Paris is the [MASK] of France."'),
+    "text-classification": Use("text-classification", '"I loved it."'),
+    "token-classification": Use("token-classification", '"Ada Lovelace lived in London."'),
+    "question-answering": Use(
         "question-answering",
         'question="Who wrote it?", context="It was written by Ada."',
         '--question "Who wrote it?" "It was written by Ada."',
     ),
-    "next-sentence": (
-        None,
-        '{"text": "I was hungry.", "text_pair": "So I ate."}',
-        '"I was hungry." --text-pair "So I ate."',
+    "next-sentence": Use(
+        None, '{"text": "I was hungry.", "text_pair": "So I ate."}', '"I was hungry." --text-pair "So I ate."'
     ),
-    "embedding": ("feature-extraction", '["A man is eating.", "Someone eats."]', '"A man is eating."'),
-    "feature-extraction": ("feature-extraction", '"A man is eating."', '"A man is eating."'),
-    "sentence-similarity": (
-        "sentence-similarity",
-        '{"source_sentence": "A man is eating.", "sentences": ["Someone eats."]}',
-        '"A man is eating." --sentences "Someone eats."',
-    ),
+    "embedding": Use("feature-extraction", '["A man is eating.", "Someone eats."]', '"A man is eating."'),
 }
+
+
+def task_of(scores: str) -> str | None:
+    """What a head that gives these scores is for, by our name of the task. One that any head serves is the trunk's."""
+    return next((task for task in USES if scores in (task_class(task).NEEDS or ("Features",))), None)
 
 
 def write_card(folder: Path, facts: Facts) -> Path:
@@ -64,7 +67,7 @@ def front_matter(facts: Facts) -> str:
     """What the hub files the model under, as YAML."""
     from huggingface_hub import ModelCardData
 
-    tag = USES[facts.task][0] if facts.task in USES else None
+    tag = None if facts.task is None else USES[facts.task].tag
     # The hub takes a results table only for a task that it knows, and with the data that was measured on
     measured = facts.measured_on is not None and tag is not None and facts.metrics
     return ModelCardData(
@@ -110,7 +113,7 @@ A {_md(facts.architecture)}, trained by triarch on {_md(facts.objective)}, begin
 
 def _use(facts: Facts) -> str:
     where = f"path/to/{re.sub(r'[^A-Za-z0-9._-]', '-', facts.name)}"
-    if facts.task is None or facts.task not in USES:
+    if facts.task is None:
         return f"""## How to use it
 
 ```python
@@ -122,18 +125,18 @@ model = triarch.load("{where}")
 ```sh
 triarch inspect {where}
 ```"""
-    _, argument, shell = USES[facts.task]
+    use = USES[facts.task]
     return f"""## How to use it
 
 ```python
 import triarch
 
 ask = triarch.pipeline("{facts.task}", model="{where}")
-ask({argument})
+ask({use.argument})
 ```
 
 ```sh
-triarch run {facts.task} {shell} -m {where}
+triarch run {facts.task} {use.shell or use.argument} -m {where}
 ```"""
 
 

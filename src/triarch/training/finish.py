@@ -32,17 +32,6 @@ from triarch.training.plan import Source
 from triarch.training.run import Run
 from triarch.training.settings import Settings
 
-# What a head of each kind is used for, by our names of tasks
-TASKS = {
-    "LabelScores": "text-classification",
-    "TokenScores": "token-classification",
-    "SpanScores": "question-answering",
-    "WordScores": "fill-mask",
-    "PretrainingScores": "fill-mask",
-    "FollowsScores": "next-sentence",
-    "Features": "embedding",
-}
-
 
 def try_one(running: Run) -> dict[str, Any]:
     """Loss and seconds of the first batch, forward and backward; nothing is learned."""
@@ -159,7 +148,7 @@ def _facts(running: Run, folder: Path, past: History, measured_on: Data | None, 
         base_model=base,
         base_license=about.get("base_licence"),
         started=started,
-        task=TASKS.get(planned.objective.SCORES),
+        task=card.task_of(planned.objective.SCORES),
         languages=(about["language"],) if "language" in about else (),
         license=settings.licence,
         library="peft" if planned.adapted else "transformers",

@@ -51,6 +51,7 @@ class Layout:
 
     rows: dict[str, str | Stored]
     trunk: str = ""  # prefix of the trunk in checkpoints with a head; bare ones leave it out
+    trunks: dict[str, str] = field(default_factory=dict)  # of the architectures that have another one
     renamed: dict[str, str] = field(default_factory=dict)  # spellings of older files
     ignored: tuple[str, ...] = ()  # buffers and copies that carry no information
 
@@ -73,10 +74,22 @@ class Layout:
         """Whether a model of the family may leave it: it is of a head, or carries no information."""
         return bool(self._heads.fullmatch(theirs)) or self.ignores(theirs)
 
+    def under(self, architecture: str) -> "Layout":
+        """The table as the checkpoints of that architecture are written."""
+        trunk = self.trunks.get(architecture, self.trunk)
+        rows: dict[str, str | Stored] = {
+            ours: replace(row, name=trunk + row.name.removeprefix(self.trunk))
+            for ours, row in self._stored.items()
+            if row.name.startswith(self.trunk)
+        }
+        return replace(self, trunk=trunk, rows=self.rows | rows)
+
     def spell(self, theirs: str) -> str:
-        """The name as the table has it: old spellings renewed, the trunk's prefix put back on."""
+        """The name as the table has it: old spellings renewed, the trunk's own prefix put on."""
         for old, new in self.renamed.items():
             theirs = theirs.replace(old, new)
+        for trunk in self.trunks.values():
+            theirs = self.trunk + theirs.removeprefix(trunk) if theirs.startswith(trunk) else theirs
         prefixed = self.trunk + theirs
         return prefixed if self._names.fullmatch(prefixed) and not self._names.fullmatch(theirs) else theirs
 
@@ -217,7 +230,8 @@ def export(model: nn.Module, layout: Layout) -> dict[str, Tensor]:
     slices: dict[Stored, list[Tensor]] = defaultdict(list)
     for name in sorted(ours, key=lambda name: layout.find(name).part):
         row = layout.find(name)
-        slices[replace(row, part=0)].append(ours[name].detach())
+        held = ours[name].detach()
+        slices[replace(row, part=0)].append(held.to_dense() if held.is_mkldnn else held)
     tensors = {row.name: row.write(parts) for row, parts in slices.items()}
     tensors |= {row.copy: tensors[row.name].clone() for row in slices if row.copy}
     if all(name.startswith(layout.trunk) for name in tensors):  # the trunk alone is saved without its prefix
