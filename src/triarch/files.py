@@ -46,6 +46,11 @@ class Folder:
     def has(self, name: str) -> bool:
         return self.find(name).exists()
 
+    def names(self, inside: str) -> list[str]:
+        """What lies in a folder inside this one, in order; nothing where there is no such folder."""
+        path = self.find(inside)
+        return sorted(os.listdir(path)) if path.is_dir() else []
+
     def open(self, name: str) -> BufferedReader:
         """Open for reading. Raises NotFound, and UnsafeFile for anything but a regular file; never blocks."""
         path = self.path / name

@@ -41,6 +41,15 @@ TEXT_GROWTH = 64  # by the replacements of a tokenizer.json; real ones at most d
 PIECE_CHARACTERS = 256  # one piece of a SentencePiece model
 NORMALIZED_BYTES = 256  # what its normalisation may make of one character
 
+# Chat templates: programs that come with a checkpoint
+TEMPLATES = 64  # of one checkpoint
+TEMPLATE_CHARACTERS = 256 * KIB  # the largest in use hold about 30 thousand
+TEMPLATE_SECONDS = 0.25  # of the processor's time, to render one conversation
+TEMPLATE_MEMORY = 256 * MIB  # of the process that renders
+CONVERSATION_BYTES = 8 * MIB  # as JSON
+CONVERSATION_DEPTH = 64  # lists and dicts in each other: tools are JSON schemas
+RENDERED_CHARACTERS = 1 * MIB  # what a template may make of a conversation
+
 # Training data
 WHOLE_BYTES = 512 * MIB  # a file that is read at once: a text, a JSON list, SQuAD; one row a line has no such bound
 UNPACKED_BYTES = 64 << 30  # what a .gz file may unpack to

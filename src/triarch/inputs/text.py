@@ -8,9 +8,10 @@ import itertools
 import json
 import math
 import operator
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Any, Unpack
 
 import torch
 from tokenizers import Encoding, Tokenizer, normalizers, pre_tokenizers, processors
@@ -21,6 +22,8 @@ from triarch.errors import CorruptFile, InvalidInput, LimitExceeded, Unsupported
 from triarch.family import TextFormat
 from triarch.files import Folder, write_text
 from triarch.inputs import vocabulary
+from triarch.inputs.chat import Format, Messages, Options, Spans, read_templates, remove_template_files, saved
+from triarch.inputs.spelling import Guard, respelled, special_tokens
 
 Text = str | Sequence[str]
 Sizes = tuple[int, int]  # tokens of the first text and of its pair
@@ -41,7 +44,8 @@ def load_text(folder: Folder, text_format: TextFormat, *, vocab_size: int, max_t
     longest = found.config.get("model_max_length") or max_tokens  # 1e30 in many files: nobody knew
     if not isinstance(longest, int | float) or not longest > 0:
         raise CorruptFile(f"{folder}: model_max_length in tokenizer_config.json is {show(longest)!r}; wanted a number")
-    return TextProcessor(found, vocab_size, int(min(max_tokens, longest)), text_format.segments)
+    templates = read_templates(folder, found.config)
+    return TextProcessor(found, vocab_size, int(min(max_tokens, longest)), text_format.segments, templates)
 
 
 def check_text(text: object) -> None:
@@ -70,8 +74,16 @@ def check_text(text: object) -> None:
 class TextProcessor:
     """Encodes and decodes the text of one model. Threads may share it."""
 
-    def __init__(self, found: vocabulary.Vocabulary, vocab_size: int, max_tokens: int, segments: bool):
+    def __init__(
+        self,
+        found: vocabulary.Vocabulary,
+        vocab_size: int,
+        max_tokens: int,
+        segments: bool,
+        templates: dict[str, str],
+    ):
         self.config = found.config  # tokenizer_config.json
+        self.chat_format = Format(templates, found.specials)
         self.vocab_size = vocab_size
         self.max_tokens = max_tokens
         self.segments = segments
@@ -263,10 +275,37 @@ class TextProcessor:
         decoder = self._plain.decoder
         return " ".join(tokens) if decoder is None else decoder.decode(list(tokens))
 
+    def chat(self, messages: Messages, **options: Unpack[Options]) -> str:
+        """A conversation as the text that the checkpoint's chat template writes. Raises what `Format.write` raises."""
+        return self.chat_format.write(messages, **options)
+
+    def chat_ids(self, messages: Messages, *, parse_special: bool = False, **options: Unpack[Options]) -> list[int]:
+        """The ids of `chat`; special tokens are the template's own, and no others are put around it.
+
+        What a message, tool or document spells like a special token is encoded as the plain text it is, so that nobody
+        ends their turn from inside of it. With `parse_special` it becomes the token, as in the reference.
+        """
+        guard = Guard(special_tokens(self._plain))
+        asked: dict[str, Any] = {"messages": messages, **options}
+        marked = {name: value if name == "chat_template" else guard.mark(value) for name, value in asked.items()}
+        if parse_special or marked == asked:
+            return self.encode(self.chat_format.write(messages, **options), special_tokens=False).ids
+        text = guard.turn(self.chat_format.write(**marked))
+        check_text(text)
+        with vocabulary.guarded(self._found.source):
+            return self._marked.encode(text, add_special_tokens=False).ids
+
+    def chat_spans(self, messages: Messages, tools: Sequence[Mapping[str, Any]] | None = None) -> tuple[str, Spans]:
+        """The text of `chat`, and where in it, in characters, the assistant's answers lie; see `Format.spans`."""
+        return self.chat_format.spans(messages, tools)
+
     def save(self, folder: Path) -> None:
         """Write the files that this library, and both major versions of the reference, read the same ids from."""
         folder.mkdir(parents=True, exist_ok=True)
         settings = {"model_max_length": self.max_tokens} | self.config | self._found.specials
+        settings["chat_template"] = saved(self.chat_format.templates)
+        if settings["chat_template"] is None:
+            del settings["chat_template"]
         segments = ["token_type_ids"] if self.segments else []
         settings.setdefault("model_input_names", ["input_ids", *segments, "attention_mask"])
         if isinstance(settings.get("extra_special_tokens"), list):  # version 5; version 4 stops at a list here
@@ -288,31 +327,19 @@ class TextProcessor:
         for name, content in files.items():
             write_text(folder / name, json.dumps(content, ensure_ascii=False, indent=2) + "\n")
         write_text(folder / "tokenizer.json", self.tokenizer.to_str(pretty=True) + "\n")
+        remove_template_files(folder)
 
     @cached_property
     def _literal(self) -> Tokenizer:
         """The pipeline that takes the text of special tokens for plain text."""
-        state = json.loads(self._plain.to_str())
-        model = state["model"]
-        special = {token["content"] for token in state["added_tokens"] if token["special"]}
-        special.discard(model.get("unk_token"))  # which the model looks up by its name
-
-        def hide(token: str) -> str:
-            return f" {token}" if token in special else token
-
-        # Switching special tokens off is not enough: a vocabulary that lists them among its pieces still finds them
-        # there. No piece is ever looked up with a space in it, so that puts them out of reach and keeps their ids.
-        if isinstance(model["vocab"], dict):
-            model["vocab"] = {hide(token): id_ for token, id_ in model["vocab"].items()}
-        else:
-            model["vocab"] = [[hide(token), score] for token, score in model["vocab"]]
-        if "merges" in model:
-            model["merges"] = [m for m in model["merges"] if special.isdisjoint([*m, "".join(m)])]
-        for token in state["added_tokens"]:
-            token["content"] = hide(token["content"])
-        literal = Tokenizer.from_str(json.dumps(state))
+        literal = respelled(self._plain, " ")  # no piece is ever looked up with a space in it
         literal.encode_special_tokens = True
         return literal
+
+    @cached_property
+    def _marked(self) -> Tokenizer:
+        """The pipeline that takes the text of special tokens for such only where a `Guard` has marked it."""
+        return respelled(self._plain, Guard.MARK)
 
     def _encode(self, text: Text, pair: Text | None, parse_special: bool) -> tuple[Encoding, Encoding | None]:
         """Both texts on their own, without special tokens around them."""

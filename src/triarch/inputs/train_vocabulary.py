@@ -326,4 +326,4 @@ def _processor(tokenizer: Tokenizer, specials: list[str], text_format: TextForma
     tokenizer.post_processor = framing
     config = {"clean_up_tokenization_spaces": False}  # version 4 takes spaces out of what it decodes unless told
     found = Vocabulary(tokenizer, config, dict(text_format.specials), "the trained vocabulary")
-    return TextProcessor(found, tokenizer.get_vocab_size(), max_tokens, text_format.segments)
+    return TextProcessor(found, tokenizer.get_vocab_size(), max_tokens, text_format.segments, templates={})

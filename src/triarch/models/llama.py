@@ -37,10 +37,12 @@ from triarch.layers.cache import Cache, KeyValues, positions_of
 from triarch.layers.dropout import Dropout
 from triarch.layers.embeddings import check_length, last_token, look_up
 from triarch.layers.feed_forward import ACTIVATIONS, GatedFeedForward
+from triarch.layers.norms import RMSNorm
 from triarch.layers.rotary import Rotary, Rotation, rotate
 from triarch.weights import Layout
 
 FULL, SLIDING = "full_attention", "sliding_attention"  # kinds of layers
+BESIDE = ("rope_theta", "partial_rotary_factor")  # numbers that version 4 has beside the table, version 5 in it
 TRAINED = "original_max_position_embeddings"  # how long texts were before positions were stretched
 
 
@@ -173,13 +175,14 @@ class Qwen2Config(Config):
 
 def _in_one_spelling(raw: dict[str, Any]) -> dict[str, Any]:
     """config.json with `rope_theta` and `rope_scaling`, whichever way it was spelled."""
-    found = raw.get("rope_scaling") or raw.get("rope_parameters") or {}
+    given = (raw.get("rope_scaling"), raw.get("rope_parameters"))
+    found: Any = next((table for table in given if table not in (None, {})), {})
     if not isinstance(found, dict) or any(isinstance(value, dict) for value in found.values()):
         raise InvalidInput(f"config rope_scaling is {show(found)}, wanted one table of numbers; mend config.json")
     rest = {key: value for key, value in raw.items() if key not in ("rope_scaling", "rope_parameters")}
-    scaling = {key: value for key, value in found.items() if key != "rope_theta"}
-    theta = {} if found.get("rope_theta") is None else {"rope_theta": found["rope_theta"]}
-    return rest | theta | {"rope_scaling": None if _type_of(scaling) == "default" else scaling}
+    scaling = {key: value for key, value in found.items() if key not in BESIDE}
+    beside = {key: found[key] for key in BESIDE if found.get(key) is not None}
+    return rest | beside | {"rope_scaling": None if _type_of(scaling) == "default" else scaling}
 
 
 def _type_of(scaling: dict[str, Any]) -> Any:
@@ -194,8 +197,6 @@ def _rotary(c: Config) -> Rotary:
     scaling = c.rope_scaling or {}
     if c.rope_theta <= 1:
         raise InvalidInput(f"config rope_theta={show(c.rope_theta)}, wanted more than 1; mend config.json")
-    if scaling.get("partial_rotary_factor") not in (None, 1):
-        raise Unsupported("config partial_rotary_factor is not implemented, only 1.0")
     size, theta = c.head_size, float(c.rope_theta)
     beside = c.extra.get(TRAINED)  # goes before the one in the table
     trained = int(_number({TRAINED: beside} if beside is not None else scaling, TRAINED, c.max_positions, least=2))
@@ -293,9 +294,9 @@ class Block(nn.Module):
 
     def __init__(self, c: Config, layer: int):
         super().__init__()
-        self.attention_norm = nn.RMSNorm(c.hidden_size, c.norm_eps)
+        self.attention_norm = RMSNorm(c.hidden_size, c.norm_eps)
         self.attention = Attention(c, layer)
-        self.feed_forward_norm = nn.RMSNorm(c.hidden_size, c.norm_eps)
+        self.feed_forward_norm = RMSNorm(c.hidden_size, c.norm_eps)
         self.feed_forward = GatedFeedForward(c.hidden_size, c.intermediate_size, c.activation, bias=c.feed_forward_bias)
 
     def forward(self, x: Tensor, rotation: Rotation, mask: Tensor | None, past: KeyValues | None) -> Tensor:
@@ -311,7 +312,7 @@ class Model(Network):
         self.config = c
         self.token = nn.Embedding(c.vocab_size, c.hidden_size)
         self.blocks = nn.ModuleList(Block(c, layer) for layer in range(c.num_layers))
-        self.norm = nn.RMSNorm(c.hidden_size, c.norm_eps)
+        self.norm = RMSNorm(c.hidden_size, c.norm_eps)
         self.head = head(c, self.token)
         self.windows = [c.window(layer) for layer in range(c.num_layers)]
 
