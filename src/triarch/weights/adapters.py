@@ -24,7 +24,7 @@ from triarch.family import Network
 from triarch.files import PLAIN_NAME, Folder, replacing, write_text
 from triarch.weights import files, legacy
 from triarch.weights.stored import Entry
-from triarch.weights.table import Layout
+from triarch.weights.table import Layout, Stored
 
 CONFIG, WEIGHTS, LEGACY = "adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"
 PREFIX = "base_model.model."
@@ -35,6 +35,7 @@ TASKS = {
     "LabelScores": "SEQ_CLS",
     "TokenScores": "TOKEN_CLS",
     "SpanScores": "QUESTION_ANS",
+    "NextWordScores": "CAUSAL_LM",
     "Features": "FEATURE_EXTRACTION",
 }
 
@@ -44,7 +45,7 @@ HARMLESS = {
     *("peft_type", "r", "lora_alpha", "lora_dropout", "use_rslora", "base_model_name_or_path", "task_type"),
     *("auto_mapping", "inference_mode", "peft_version", "revision", "ensure_weight_tying"),
     *("target_modules", "modules_to_save", "exclude_modules", "layers_pattern", "layers_to_transform"),
-    *("megatron_core", "qalora_group_size", "eva_config"),
+    *("megatron_core", "qalora_group_size", "eva_config", "fan_in_fan_out"),
 }
 HARMLESS_VALUES = {  # and of these keys these values
     "bias": ("none",),
@@ -152,7 +153,7 @@ def merged(adapter: Adapter, base: Mapping[str, Entry], layout: Layout) -> dict[
     """The tensors of the base, by the table's spelling, with the adapter's put in or added when they are read.
 
     W + scale * B A is added up in float32. Raises CheckpointMismatch with all that does not fit, and Unsupported for
-    layers that checkpoints keep transposed or fused.
+    layers that checkpoints keep fused.
     """
     factors: dict[str, dict[str, Entry]] = {}
     whole: dict[str, Entry] = {}
@@ -171,12 +172,10 @@ def merged(adapter: Adapter, base: Mapping[str, Entry], layout: Layout) -> dict[
     for name, pair in factors.items():
         if name in unexpected or len(pair) < 2:
             continue
-        shape = base[name].shape
-        row = layout.stored(name)
-        if row is not None and (row.transposed or row.of > 1):
-            raise Unsupported(
-                f"{adapter.where} adapts {show(name)}, which is kept transposed or fused; not implemented"
-            )
+        row = layout.stored(name) or Stored(name)
+        if row.of > 1:
+            raise Unsupported(f"{adapter.where} adapts {show(name)}, which is kept fused; not implemented")
+        shape = row.shape(base[name].shape)
         out, into = shape if len(shape) == 2 else (0, 0)
         for side, wanted in {"A": (adapter.rank, into), "B": (out, adapter.rank)}.items():
             if pair[side].shape != wanted or not pair[side].dtype.is_floating_point:
@@ -186,7 +185,7 @@ def merged(adapter: Adapter, base: Mapping[str, Entry], layout: Layout) -> dict[
         advice = "check that it belongs to this base, or name its own with base="
         raise CheckpointMismatch(f"the base of {adapter.where}", missing, unexpected, misshaped, advice)
     added = {
-        name: replace(base[name], read=_sum(base[name], pair["A"], pair["B"], adapter.scale))
+        name: replace(base[name], read=_sum(base[name], layout.stored(name), pair["A"], pair["B"], adapter.scale))
         for name, pair in factors.items()
     }
     rows = [row for row in map(layout.stored, whole) if row is not None]
@@ -194,11 +193,12 @@ def merged(adapter: Adapter, base: Mapping[str, Entry], layout: Layout) -> dict[
     return {name: entry for name, entry in {**base, **added, **whole}.items() if name not in outdated}
 
 
-def _sum(weight: Entry, a: Entry, b: Entry, scale: float) -> Callable[[], Tensor]:
+def _sum(weight: Entry, row: Stored | None, a: Entry, b: Entry, scale: float) -> Callable[[], Tensor]:
     def read() -> Tensor:
         stored = weight.read()
         wide = torch.promote_types(stored.dtype, torch.float32)
-        return stored.to(wide) + scale * (b.read().to(wide) @ a.read().to(wide))
+        product = scale * (b.read().to(wide) @ a.read().to(wide))
+        return stored.to(wide) + (product.t() if row is not None and row.transposed else product)
 
     return read
 
@@ -226,11 +226,12 @@ def write(
 ) -> None:
     """Write both files; `factors` are A (R, I) and B (O, R) of each adapted layer, by our names.
 
-    With them goes the whole head. Raises Unsupported for layers that checkpoints keep transposed or fused.
+    With them goes the head, except for modules that have nothing of their own, such as one that reads words off with
+    the embedding. Raises Unsupported for layers that checkpoints keep fused.
     """
     names = {name: layout.find(f"{name}.weight") for name in factors}
-    if odd := [row.name for row in names.values() if row.transposed or row.of > 1]:
-        raise Unsupported(f"checkpoints keep {show(odd[0])} transposed or fused; adapters of such are not implemented")
+    if odd := [row.name for row in names.values() if row.of > 1]:
+        raise Unsupported(f"checkpoints keep {show(odd[0])} fused; adapters of such are not implemented")
     head: dict[str, Tensor] = {
         theirs: tensor
         for ours, tensor in network.named_parameters(remove_duplicate=False)  # peft asks for what is tied as well
@@ -240,6 +241,9 @@ def write(
     modules = {name: row.name.removesuffix(".weight") for name, row in names.items()}
     bare = all(theirs.startswith(layout.trunk) for theirs in (*modules.values(), *head))
     cut = layout.trunk if bare else ""  # the reference's model of the trunk alone has no prefix
+    frozen = {id(tensor) for ours, tensor in network.named_parameters() if not ours.startswith("head.")}
+    learned = {_top(theirs, layout.trunk) for theirs, tensor in head.items() if id(tensor) not in frozen}
+    head = {theirs: tensor for theirs, tensor in head.items() if _top(theirs, layout.trunk) in learned}
     tensors: dict[str, Tensor] = {f"{PREFIX}{theirs.removeprefix(cut)}": tensor for theirs, tensor in head.items()}
     for name, (a, b) in factors.items():
         tensors[f"{PREFIX}{modules[name].removeprefix(cut)}.lora_A.weight"] = a
@@ -261,7 +265,7 @@ def write(
         "lora_dropout": settings.dropout,
         "use_rslora": settings.rslora,
         "bias": "none",
-        "fan_in_fan_out": False,
+        "fan_in_fan_out": any(row.transposed for row in names.values()),
         "init_lora_weights": True,
         "target_modules": sorted(module.removeprefix(cut) for module in modules.values()),
         "modules_to_save": sorted({_top(theirs, layout.trunk).removeprefix(cut) for theirs in head}) or None,
