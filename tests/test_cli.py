@@ -473,7 +473,7 @@ def completions(args, incomplete=""):
 
 def test_verbs_and_tasks_complete():
     assert completions([], "in") == {"inspect"}
-    assert completions(["run"], "text-") == {"text-classification"}
+    assert completions(["run"], "text-") == {"text-classification", "text-generation"}
 
 
 def test_options_of_a_task_complete():

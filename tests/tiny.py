@@ -47,12 +47,14 @@ SHAPES = {  # what config.json of each family says of the model's size; all take
     "roberta": SIZES | {"max_position_embeddings": 66, "type_vocab_size": 1, "layer_norm_eps": 1e-5},
 }
 SHAPES["xlm-roberta"] = SHAPES["roberta"]
+SHAPES["gpt2"] = {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 64, "bos_token_id": 0, "eos_token_id": 2}
 MAX_TOKENS = 64
 TOKENIZERS = {
     "bert": "BertTokenizer",
     "distilbert": "DistilBertTokenizer",
     "roberta": "RobertaTokenizer",
     "xlm-roberta": "XLMRobertaTokenizer",
+    "gpt2": "GPT2Tokenizer",
 }
 
 VOCABULARY = Path(__file__).parent / "goldens" / "vocab"  # byte-level BPE, trained on SENTENCES by make.py
@@ -61,8 +63,9 @@ VOCABULARY = Path(__file__).parent / "goldens" / "vocab"  # byte-level BPE, trai
 def values(name: str, shape: tuple[int, ...]) -> np.ndarray:
     """The tensor that a checkpoint holds under `name`: float32, such that answers are clear and depend on the input."""
     name = name.replace(".decoder.bias", ".bias")  # two names of one tensor
+    name = re.sub(r"^transformer\.(h|ln_f|wte|wpe)\.", r"\1.", name)  # GPT-2's, which has them too
     normal = np.random.RandomState(zlib.crc32(name.encode())).standard_normal(shape).astype(np.float32)
-    if re.search(r"norm\.weight$", name, re.IGNORECASE):
+    if re.search(r"(norm|\bln_\w+)\.weight$", name, re.IGNORECASE):
         return 1 + 0.1 * normal
     if re.search(r"(classifier|out_proj|qa_outputs)\.weight$", name):  # the last layer of a head
         return 0.5 * normal
@@ -140,11 +143,13 @@ def write_files(
         count = len(lines)
         (folder / "vocab.txt").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
         settings["do_lower_case"] = lowercase
-    elif model_type == "roberta":
+    elif model_type in ("roberta", "gpt2"):
         for name in ("vocab.json", "merges.txt"):
             (folder / name).write_bytes((VOCABULARY / name).read_bytes())
         count = len(json.loads((folder / "vocab.json").read_text(encoding="utf-8")))
         settings["add_prefix_space"] = add_prefix_space
+        if model_type == "gpt2":
+            settings |= {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<pad>"}
     else:
         pipeline = unigrams()
         count = len(pipeline["model"]["vocab"])
@@ -253,6 +258,7 @@ MODELS: dict[str, dict] = {
     "roberta-qa": {"model_type": "roberta", "architecture": "RobertaForQuestionAnswering"},
     "bert-next": {"model_type": "bert", "architecture": "BertForNextSentencePrediction"},
     "bert-pretraining": {"model_type": "bert", "architecture": "BertForPreTraining"},
+    "gpt2": {"model_type": "gpt2", "architecture": "GPT2LMHeadModel"},
 }
 
 

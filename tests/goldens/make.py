@@ -310,6 +310,52 @@ FEATURE_EXTRACTION = [
     case("bert", [LONG, "Paris"], init={"tokenize_kwargs": {"truncation": True, "max_length": 4}}),
 ]
 
+GREEDY = {"do_sample": False, "max_new_tokens": 12}
+ENDS = {"eos_token_id": 379, "do_sample": False, "max_new_tokens": 12}
+TEXT_GENERATION = [
+    *(case("gpt2", text, **GREEDY) for text in (ADA, GOOD, ACCENTS, "", " ", "\n")),
+    case("gpt2", [ADA], **GREEDY),
+    case("gpt2", [ADA, GOOD, "Paris"], **GREEDY),
+    case("gpt2", [ADA, GOOD, "Paris"], batch_size=2, **GREEDY),
+    case("gpt2", ADA, init=GREEDY),
+    case("gpt2", ADA, init=GREEDY, max_new_tokens=3),
+    *(case("gpt2", ADA, return_full_text=full, **GREEDY) for full in (True, False)),
+    case("gpt2", ADA, return_text=True, **GREEDY),
+    case("gpt2", ADA, return_tensors=True, **GREEDY),
+    case("gpt2", [ADA, GOOD], return_tensors=True, **GREEDY),
+    case("gpt2", "", return_tensors=True, **GREEDY),
+    case("gpt2", ADA, prefix="In short: ", **GREEDY),
+    case("gpt2", ADA, init={"prefix": "In short: "}, return_tensors=True, **GREEDY),
+    case("gpt2", ADA, prefix="In short: ", return_full_text=False, **GREEDY),
+    *(
+        case("gpt2", text, clean_up_tokenization_spaces=clean, **GREEDY)
+        for text in (ADA, GOOD)
+        for clean in (True, False)
+    ),
+    case("gpt2", "What ?", suppress_tokens=[*range(5, 16), *range(19, 400)], **GREEDY),
+    case(
+        "gpt2", "What ?", clean_up_tokenization_spaces=False, suppress_tokens=[*range(5, 16), *range(19, 400)], **GREEDY
+    ),
+    *(case("gpt2", text, **ENDS) for text in (ADA, GOOD)),
+    case("gpt2", ADA, return_tensors=True, **ENDS),
+    case("gpt2", ADA, suppress_tokens=[*range(3, 420)], min_new_tokens=3, skip_special_tokens=False, **GREEDY),
+    case("gpt2", ADA, suppress_tokens=[*range(3, 420)], min_new_tokens=3, skip_special_tokens=True, **GREEDY),
+    case("gpt2", ADA, stop_sequence="ef", **GREEDY),
+    case("gpt2", ADA, handle_long_generation="hole", **GREEDY),
+    case("gpt2", LONG, handle_long_generation="hole", **GREEDY),
+    case("gpt2", LONG, handle_long_generation="hole", return_tensors=True, do_sample=False, max_new_tokens=40),
+    case("gpt2", LONG, tokenizer_encode_kwargs={"truncation": True, "max_length": 9}, return_tensors=True, **GREEDY),
+    case("gpt2", ADA, tokenizer_encode_kwargs={"add_special_tokens": False}, **GREEDY),
+    case("gpt2", ADA, add_special_tokens=False, **GREEDY),
+    case("gpt2", ADA, repetition_penalty=1.8, no_repeat_ngram_size=2, **GREEDY),
+    case("gpt2", ADA, bad_words_ids=[[379], [342]], min_new_tokens=12, **GREEDY),
+    # `seed` is ours: the reference draws from torch's own generator, which `run` seeds
+    *(case("gpt2", text, max_new_tokens=12, seed=seed) for text in (ADA, GOOD) for seed in (0, 7)),
+    case("gpt2", ADA, seed=3, max_new_tokens=12, temperature=1.3, top_p=0.8),
+    case("gpt2", ADA, seed=3, max_new_tokens=12, top_k=3),
+    case("gpt2", ADA, seed=3, max_new_tokens=12, do_sample=True, top_k=0, return_tensors=True),
+]
+
 TASKS = {
     "text-classification": TEXT_CLASSIFICATION,
     "zero-shot-classification": ZERO_SHOT_CLASSIFICATION,
@@ -317,6 +363,7 @@ TASKS = {
     "question-answering": QUESTION_ANSWERING,
     "fill-mask": FILL_MASK,
     "feature-extraction": FEATURE_EXTRACTION,
+    "text-generation": TEXT_GENERATION,
 }
 
 
@@ -339,6 +386,8 @@ def run(task: str, chosen: Case) -> dict[str, Any]:
     written = json.dumps({"model": name, "init": init, "args": args, "call": call})  # the pipeline may change them
     model, tokenizer = load(name)
     made = transformers.pipeline(task, model=model, tokenizer=tokenizer, device="cpu", **init)
+    if (seed := call.pop("seed", None)) is not None:
+        torch.manual_seed(seed)
     return json.loads(written) | {"output": plain(made(*args, **call))}
 
 

@@ -13,11 +13,15 @@ from click.shell_completion import CompletionItem
 
 from triarch.suggest import did_you_mean
 
+TYPED = (bool, str, int, float)
 COMMENT = re.compile(r"  # (.*)")  # at the end of a field's line
 
 
 def options_of(made: type) -> list[click.Option]:
-    """One option for each field, the class's own before those of its bases. Fields that hold a dict are left out."""
+    """One option for each field, the class's own before those of its bases.
+
+    Fields that hold what cannot be typed, such as a dict or a function, are left out.
+    """
     hints, comments = get_type_hints(made), _comments(made)
     inherited = {
         f.name for base in made.__mro__[1:] if dataclasses.is_dataclass(base) for f in dataclasses.fields(base)
@@ -26,21 +30,25 @@ def options_of(made: type) -> list[click.Option]:
     return [
         _option(field, kinds, comments.get(field.name, ""))
         for field, kinds in ((field, _alternatives(hints[field.name])) for field in fields)
-        if not any(get_origin(kind) is dict for kind in kinds)
+        if any(get_origin(kind) is Literal or kind in TYPED or _element(kind) is not None for kind in kinds)
     ]
 
 
 def _option(field: dataclasses.Field[Any], kinds: tuple[Any, ...], comment: str) -> click.Option:
     flag = "--" + field.name.replace("_", "-")
-    if bool in kinds:
+    if bool in kinds and not any(get_origin(kind) is dict for kind in kinds):
         return click.Option([field.name, f"{flag}/--no-{flag[2:]}"], default=None, help=comment)
-    if any(get_origin(kind) is list for kind in kinds):
-        one = str in kinds  # the task takes a single text apart itself
+    element = next(filter(None, map(_element, kinds)), None)
+    if element is not None:
+        one = element in kinds  # the task takes a single text apart itself
 
         def gathered(_context: click.Context, _option: click.Parameter, given: tuple[str, ...]) -> Any:
             return given[0] if one and len(given) == 1 else list(given)
 
-        return click.Option([field.name, flag], multiple=True, callback=gathered, help=f"{comment}  [repeatable]")
+        kind = Value((element,), None)
+        return click.Option(
+            [field.name, flag], type=kind, multiple=True, callback=gathered, help=f"{comment}  [repeatable]"
+        )
     known = "" if field.default is None else str(field.default).strip()
     help = f"{comment}  [default: {known}]" if known else comment
     return click.Option([field.name, flag], type=Value(kinds, field.default), help=help)
@@ -70,6 +78,12 @@ class Value(click.ParamType):
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
         return [CompletionItem(word) for word in self.words if word.startswith(incomplete)]
+
+
+def _element(kind: Any) -> type | None:
+    """What a list of such things holds, if each can be typed."""
+    inside = get_args(kind) if get_origin(kind) is list else ()
+    return inside[0] if inside and inside[0] in TYPED else None
 
 
 def _alternatives(hint: Any) -> tuple[Any, ...]:

@@ -85,14 +85,21 @@ def _spread(row: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 class Table:
-    """Aligned lines, row by row. The header is written again when the columns change; a column never gets narrower."""
+    """Aligned lines, row by row. The header is written again when the columns change; a column never gets narrower.
+
+    A text that is alone in its row is no cell of a table: it is written whole, line by line.
+    """
 
     def __init__(self) -> None:
         self.widths: dict[str, int] = {}
 
     def lines(self, rows: list[dict[str, Any]]) -> Iterator[str]:
         cells = [{name: _cell(value) for name, value in row.items()} for row in rows]
-        for row in cells:
+        for given, row in zip(rows, cells, strict=True):
+            alone = next(iter(given.values())) if len(given) == 1 else None
+            if isinstance(alone, str):
+                yield from (show(line, len(line)) for line in alone.split("\n"))
+                continue
             if [*row] != [*self.widths]:
                 self.widths = {name: max(len(name), *(len(other.get(name, "")) for other in cells)) for name in row}
                 if len(row) > 1:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 from torch import Tensor
 
 if TYPE_CHECKING:
+    from triarch.generation.settings import Settings
     from triarch.inputs.text import TextProcessor
 
 Reason = Literal["stop", "length", "time", "cancelled"]
@@ -36,7 +37,7 @@ class Generated:
     """One generated sequence; `str` of it is its text."""
 
     ids: list[int]  # new tokens, with the one that ended it
-    text: str  # of these, without special tokens and without the stop text; empty without a tokenizer
+    text: str  # of these, unless asked for without special tokens and stop text; empty without a tokenizer
     finish_reason: Reason  # "stop": an end token or a stop text; "length", "time", "cancelled": it was cut off
     prompt: int = 0  # the number of the prompt
     seed: int | None = None  # that draws it again
@@ -52,8 +53,9 @@ class Generated:
 class Stops:
     """What ends a sequence: its tokens, its text, its length."""
 
-    def __init__(self, ends: Sequence[int], texts: Sequence[str], include: bool, processor: TextProcessor | None):
-        self.ends, self.texts, self.include, self.processor = frozenset(ends), list(texts), include, processor
+    def __init__(self, ends: Sequence[int], settings: Settings, processor: TextProcessor | None):
+        self.ends, self.texts, self.include = frozenset(ends), list(settings.stop), settings.include_stop
+        self.skip, self.processor = settings.skip_special_tokens, processor
 
     def check(self, row: Row) -> None:
         """Set the reason, if its last token is the last."""
@@ -67,13 +69,13 @@ class Stops:
     def text(self, row: Row) -> str:
         if self.processor is None:
             return ""
-        text = self.processor.decode(row.ids, skip_special_tokens=True)
+        text = self.processor.decode(row.ids, skip_special_tokens=self.skip)
         return text if row.cut is None else text[: row.cut]
 
     def _found(self, ids: list[int]) -> int | None:
         """Where the text ends if it holds a stop text, which may be that of a special token."""
         assert self.processor is not None
-        shown = self.processor.decode(ids, skip_special_tokens=True)
+        shown = self.processor.decode(ids, skip_special_tokens=self.skip)
         places = [(at, len(stop)) for stop in self.texts if (at := shown.find(stop)) >= 0]
         if places:
             at, size = min(places)

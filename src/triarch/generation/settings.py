@@ -11,7 +11,7 @@ import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from triarch import limits
 from triarch.checks import check_fields, fits, kinds
@@ -44,6 +44,7 @@ class Settings:
     max_time: float | None = None  # seconds
     stop: list[str] = field(default_factory=list)  # texts that end a sequence, and are not part of it
     include_stop: bool = False  # they are part of it
+    skip_special_tokens: bool = True  # special tokens are no part of the text
     eos_token_id: int | list[int] | None = None  # tokens that end a sequence; none: those of the checkpoint
     ignore_eos: bool = False  # nothing but length ends a sequence
 
@@ -216,20 +217,23 @@ BOUNDS: tuple[tuple[str, float, float], ...] = (
 )
 
 
-def make(model: Network, given: Mapping[str, Any]) -> Settings:
-    """What a call says, on top of what the checkpoint says.
+Kind = TypeVar("Kind", bound=Settings)
+
+
+def make(model: Network, given: Mapping[str, Any], kind: type[Kind] = Settings) -> Kind:  # type: ignore[assignment]
+    """What a call says, on top of what the checkpoint says, on top of the defaults of `kind`.
 
     Raises InvalidInput for unknown names, values out of bounds, and what has no effect beside the rest of the call.
     """
-    known = [f.name for f in dataclasses.fields(Settings)]
+    known = [f.name for f in dataclasses.fields(kind)]
     given = {RENAMED.get(name, name): value for name, value in given.items()}
     for name in given:
         if name not in known:
             raise InvalidInput(f"no option {show(name)!r}{did_you_mean(name, known)}; see triarch generate --help")
-    wanted = {name: value for name, value in given.items() if value is not None or fits(None, kinds(Settings)[name])}
+    wanted = {name: value for name, value in given.items() if value is not None or fits(None, kinds(kind)[name])}
     if isinstance(wanted.get("stop"), str):
         wanted["stop"] = [wanted["stop"]]
-    made = Settings(**_of_checkpoint(model, wanted) | wanted)
+    made = kind(**_of_checkpoint(model, wanted, kind.do_sample) | wanted)
     _check_effect(made, wanted)
     return made
 
@@ -256,10 +260,11 @@ def _check_effect(made: Settings, wanted: Mapping[str, Any]) -> None:
         raise InvalidInput(f"{' and '.join(alone)} only matter with num_beams above 1; add it, or leave them out")
 
 
-def _of_checkpoint(model: Network, wanted: Mapping[str, Any]) -> dict[str, Any]:
+def _of_checkpoint(model: Network, wanted: Mapping[str, Any], drawn: bool) -> dict[str, Any]:
     """What generation_config.json says, else what older checkpoints say of it in config.json.
 
     Values that a call rules out by another option are left: a checkpoint's beams do not stand in the way of drawing.
+    `drawn`: whether tokens are drawn where neither says so.
     """
     raw = _sidecar(model)
     if raw is None:
@@ -277,7 +282,7 @@ def _of_checkpoint(model: Network, wanted: Mapping[str, Any]) -> dict[str, Any]:
     if "max_new_tokens" in wanted or "max_length" in wanted:
         said.pop("max_new_tokens", None)
         said.pop("max_length", None)
-    if not wanted.get("do_sample", said.get("do_sample", False)) and "penalty_alpha" not in said:
+    if not wanted.get("do_sample", said.get("do_sample", drawn)) and "penalty_alpha" not in said:
         said.pop("top_k", None)
     if "num_beams" in wanted or "penalty_alpha" in wanted or wanted.get("do_sample"):
         for name in ("num_beams", "num_beam_groups", "diversity_penalty", "penalty_alpha", "num_return_sequences"):

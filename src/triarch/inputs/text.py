@@ -28,7 +28,6 @@ from triarch.inputs.spelling import Guard, respelled, special_tokens
 Text = str | Sequence[str]
 Sizes = tuple[int, int]  # tokens of the first text and of its pair
 
-# Out of these `clean_up_tokenization_spaces` in tokenizer_config.json takes the spaces, after decoding, in this order
 SPACED = (" .", " ?", " !", " ,", " ' ", " n't", " 'm", " 's", " 've", " 're")
 
 
@@ -69,6 +68,13 @@ def check_text(text: object) -> None:
                 f"the text has a lone surrogate, {word[error.start]!r}, at character {error.start}; decode its bytes "
                 "with the encoding that they are in, or with errors='replace'"
             ) from None
+
+
+def cleaned(text: str) -> str:
+    """Without the spaces that `clean_up_tokenization_spaces` in tokenizer_config.json takes away after decoding."""
+    for spaced in SPACED:  # in this order
+        text = text.replace(spaced, spaced.strip())
+    return text
 
 
 class TextProcessor:
@@ -261,10 +267,7 @@ class TextProcessor:
         checked = self._checked(ids)
         with vocabulary.guarded(self._found.source):
             text = self._plain.decode(checked, skip_special_tokens)
-        if self.config.get("clean_up_tokenization_spaces") is True:
-            for spaced in SPACED:
-                text = text.replace(spaced, spaced.strip())
-        return text
+        return cleaned(text) if self.config.get("clean_up_tokenization_spaces") is True else text
 
     def tokens(self, ids: Iterable[int] | Tensor) -> list[str]:
         """The token of each id, empty for a row of the embedding without one. Raises as `decode` does."""

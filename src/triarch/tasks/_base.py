@@ -2,14 +2,15 @@
 
 A task reads one input (`read`), turns it into the windows that the model sees (`prepare`), and turns the model's scores
 for these windows into the answer (`answer`). Everything between — one input or many, lists, generators, files, batches
-over inputs of like length, progress — is here.
+over inputs of like length, progress — is here. A task whose model does something else with a job than to score its
+windows has its own `outputs`.
 """
 
 from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Iterable, Iterator, Sized
+from collections.abc import Iterable, Iterator, Sequence, Sized
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -21,7 +22,7 @@ from triarch.checks import fits, kinds
 from triarch.errors import InvalidInput, LimitExceeded, TriarchError, Unsupported, show
 from triarch.inputs.rows import read_rows
 from triarch.suggest import did_you_mean
-from triarch.tasks._options import Options
+from triarch.tasks._options import Options, Shared
 
 if TYPE_CHECKING:  # a task's options can be listed, and completed in a shell, without torch
     from tokenizers import Encoding
@@ -31,8 +32,7 @@ if TYPE_CHECKING:  # a task's options can be listed, and completed in a shell, w
     from triarch.inputs.text import TextProcessor
 
 BATCH_TOKENS = {"cpu": 1024, "cuda": 65_536}  # with padding; on a CPU larger batches fall out of its caches
-CHUNK_BATCHES = 32  # that many batches' worth of inputs are read ahead and sorted by length,
-CHUNK_INPUTS = 8192  # or that many inputs,
+CHUNK_INPUTS = 8192  # that many inputs are read ahead and sorted by length, or READ_AHEAD batches' worth,
 WAIT = 0.1  # or, of a source that takes longer than that many seconds for them, those that are there
 PROGRESS_DELAY = 2.0  # seconds before a bar appears
 
@@ -64,15 +64,18 @@ class Task:
     ALIASES: ClassVar[tuple[str, ...]] = ()
     NEEDS: ClassVar[tuple[str, ...]] = ()  # kinds of heads that serve, by the names in family.py; none: any head
     INPUT: ClassVar[str] = "text"  # the name under which a row of a file holds the input
-    OPTIONS: ClassVar[type[Options]] = Options
+    OPTIONS: ClassVar[type[Shared]] = Options
+    READ_AHEAD: ClassVar[int] = 32
 
     def __init__(self, model: Network, **defaults: Any):
         from triarch.models import scores
 
-        kind = scores(type(model.head)).__name__
-        if self.NEEDS and kind not in self.NEEDS:
+        self.kind = scores(type(model.head)).__name__
+        if self.NEEDS and self.kind not in self.NEEDS:
             wanted = " or ".join(self.NEEDS)
-            raise Unsupported(f"{model.architecture} gives {kind}, this task needs {wanted}; choose another checkpoint")
+            raise Unsupported(
+                f"{model.architecture} gives {self.kind}, this task needs {wanted}; choose another checkpoint"
+            )
         if model.processor is None:
             raise Unsupported(
                 "the checkpoint has no tokenizer; put tokenizer.json or the vocabulary beside the weights"
@@ -96,7 +99,7 @@ class Task:
         return list(logits.float().cpu().numpy())
 
     def answer(self, job: Job, outputs: list[Any], options: Any) -> Any:
-        """The values of a job's windows -> what the user gets."""
+        """What the model made of a job, by default the values of its windows -> what the user gets."""
         raise NotImplementedError
 
     def single(self, inputs: Any, options: Any) -> bool:
@@ -132,6 +135,10 @@ class Task:
 
         Raises InvalidInput, for an unknown name with the nearest one.
         """
+        return self.OPTIONS(**self.asked(given))
+
+    def asked(self, given: dict[str, Any]) -> dict[str, Any]:
+        """What `options` takes of a call and of the task's defaults, all names known."""
         known = kinds(self.OPTIONS)
         for name in self.defaults | given:
             if name not in known:
@@ -141,7 +148,7 @@ class Task:
         def meant(some: dict[str, Any]) -> dict[str, Any]:
             return {name: value for name, value in some.items() if value is not None or fits(None, known[name])}
 
-        return self.OPTIONS(**meant(self.defaults) | meant(given))
+        return meant(self.defaults) | meant(given)
 
     def run(self, inputs: Iterable[Any], options: Any) -> Iterator[Any]:
         """Answers in the order of the inputs, as they come. Raises the first error, saying which input it was."""
@@ -159,16 +166,17 @@ class Task:
             total=total, delay=PROGRESS_DELAY, disable=None, leave=False, unit="input", bar_format=_bar(total)
         ) as bar:
             for chunk in self._chunks(inputs, options):
-                jobs = [job for job in chunk if isinstance(job, Job)]
-                outputs = iter(self._scores(jobs, options, bar))
+                outputs = iter(self.outputs([job for job in chunk if isinstance(job, Job)], options, bar))
                 for job in chunk:
                     if isinstance(job, TriarchError):
                         yield job
                         bar.update(1)
                         continue
-                    own = list(itertools.islice(outputs, len(job.windows)))
+                    own = next(outputs)
+                    if isinstance(own, TriarchError):
+                        yield own
+                        continue
                     try:
-                        _check_numbers(own)
                         answer = self.answer(job, own, options)
                     except TriarchError as error:
                         yield error
@@ -186,8 +194,8 @@ class Task:
             except TriarchError as error:
                 job = error
             chunk.append(job)
-            tokens += sum(map(len, job.windows)) if isinstance(job, Job) else 0
-            if tokens >= CHUNK_BATCHES * self._budget() or len(chunk) >= most:
+            tokens += self.size(job, options) if isinstance(job, Job) else 0
+            if tokens >= self.READ_AHEAD * self.budget() or len(chunk) >= most:
                 slow = time.monotonic() - start > WAIT
                 yield chunk
                 most = 1 if slow else min(2 * most, CHUNK_INPUTS)
@@ -198,7 +206,12 @@ class Task:
     def _job(self, given: Any, options: Any) -> Job:
         return self.prepare(self.read(given, options), options)
 
-    def _scores(self, jobs: list[Job], options: Any, bar: Any) -> list[Any]:
+    def size(self, job: Job, options: Any) -> int:
+        """Tokens that a job costs."""
+        return sum(map(len, job.windows))
+
+    def outputs(self, jobs: list[Job], options: Any, bar: Any) -> Sequence[list[Any] | TriarchError]:
+        """What the model makes of each job: by default what `compute` gives for its windows."""
         import torch
 
         from triarch.engine import batches
@@ -214,16 +227,20 @@ class Task:
                 del batch["attention_mask"]  # nothing to mask
             return self.compute({name: tensor.to(device) for name, tensor in batch.items()}, picked, options)
 
-        return batches.run(
-            windows,
-            compute,
-            lengths=[len(window) for window in windows],
-            budget=self._budget(),
-            most=options.batch_size,
-            done=lambda batch: bar.update(sum(share[i] for i in batch)),
+        scores = iter(
+            batches.run(
+                windows,
+                compute,
+                lengths=[len(window) for window in windows],
+                budget=self.budget(),
+                most=options.batch_size,
+                done=lambda batch: bar.update(sum(share[i] for i in batch)),
+            )
         )
+        return [_numbers(list(itertools.islice(scores, len(job.windows)))) for job in jobs]
 
-    def _budget(self) -> int:
+    def budget(self) -> int:
+        """Tokens of a batch."""
         return BATCH_TOKENS.get(next(self.model.parameters()).device.type, BATCH_TOKENS["cpu"])
 
     # A helper that most tasks call from `prepare`
@@ -272,9 +289,10 @@ def pair_of(given: Any, default: str | None) -> tuple[str, str | None]:
     return text_of(given, "text"), text_of(pair, "text_pair") if pair else None  # an empty pair is none, as ever
 
 
-def _check_numbers(outputs: list[Any]) -> None:
+def _numbers(outputs: list[Any]) -> list[Any] | TriarchError:
     if any(np.isnan(output).any() for output in outputs):
-        raise TriarchError("the model gives NaN; its weights are damaged, or their range is too wide for its dtype")
+        return TriarchError("the model gives NaN; its weights are damaged, or their range is too wide for its dtype")
+    return outputs
 
 
 def _bar(total: int | None) -> str | None:

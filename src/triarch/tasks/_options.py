@@ -11,23 +11,33 @@ from triarch.errors import InvalidInput, show
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class Shared:
     """What every task can be asked for."""
+
+    padding: bool | str = False  # the reference's; batches are padded as needed and no result depends on it
+    batch_size: int | None = None  # at most that many windows at once; None: by a budget of tokens
+    coverage: bool = False  # answer {"result": …, "coverage": {tokens, seen, windows, strategy}}
+
+    def check_counts(self, *names: str) -> None:
+        """Raises InvalidInput for those that are out of bounds. For `__post_init__` alone."""
+        for name in names:
+            value = getattr(self, name, None)
+            if type(value) is int and not (name != "stride") <= value <= limits.ANSWERS:
+                raise InvalidInput(f"{name} is {value}, wanted a count up to {limits.ANSWERS:,}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(Shared):
+    """What every task on windows can be asked for."""
 
     long: Literal["window", "truncate", "error"] = "window"  # what happens to an input longer than the model
     stride: int | None = None  # tokens that neighbouring windows share; None: the task's own
     max_length: int | None = None  # tokens of one window, special ones included; None: what the model takes
     truncation: bool | Literal["only_first", "only_second", "longest_first"] = False  # the reference's long="truncate"
-    padding: bool | str = False  # the reference's; batches are padded as needed and no result depends on it
-    batch_size: int | None = None  # at most that many windows at once; None: by a budget of tokens
-    coverage: bool = False  # answer {"result": …, "coverage": {tokens, seen, windows, strategy}}
 
     def __post_init__(self) -> None:
         check_fields(self)
-        for name in ("stride", "max_length", "batch_size", "top_k"):
-            value = getattr(self, name, None)
-            if type(value) is int and not (name != "stride") <= value <= limits.ANSWERS:
-                raise InvalidInput(f"{name} is {value}, wanted a count up to {limits.ANSWERS:,}")
+        self.check_counts("stride", "max_length", "batch_size", "top_k")
 
     @property
     def strategy(self) -> str:

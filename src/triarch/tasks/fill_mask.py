@@ -218,7 +218,7 @@ class FillMask(Task):
             return self._probabilities(on_device, [row.at for row in picked])
 
         lengths = [len(row.ids) for row in rows]
-        return batches.run(rows, compute, lengths=lengths, budget=self._budget(), most=options.batch_size)
+        return batches.run(rows, compute, lengths=lengths, budget=self.budget(), most=options.batch_size)
 
     def _probabilities(self, batch: dict[str, Tensor], places: list[list[int]]) -> list[np.ndarray]:
         """The head is run on the masks alone: the scores of all words at all positions are never formed."""

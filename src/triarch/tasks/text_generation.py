@@ -1,0 +1,199 @@
+"""Go on with a text, or answer in a chat.
+
+    triarch run text-generation "Once upon a time" --max-new-tokens 40 --seed 1 -m openai-community/gpt2
+
+A template makes other tasks of it, as Radford et al. 2019, sections 3.5 to 3.7, found GPT-2 to do unprepared:
+
+    triarch run text-generation story.txt --input-format whole --template $'{}\\nTL;DR:' -m MODEL
+    triarch run text-generation asked.csv --template $'{context}\\nQ: {question}\\nA:' --stop $'\\n' -m MODEL
+
+A prompt that leaves no room for an answer is refused, unless long="window" asks for its end alone to be read.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from triarch.errors import InvalidInput, LimitExceeded, show
+from triarch.generation.settings import NEW_TOKENS
+from triarch.tasks import _generating
+from triarch.tasks._base import Job, text_of
+from triarch.tasks._generating import Generating, Prompt
+
+if TYPE_CHECKING:
+    from triarch.generation.rows import Generated
+
+ENCODING = ("add_special_tokens", "truncation", "max_length", "padding")  # of tokenizer_encode_kwargs, for any prompt
+Chat = list[dict[str, Any]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(_generating.Options):
+    return_full_text: bool | None = None  # the prompt stands before the answer; None: unless a template made it
+    prefix: str = ""  # text before every prompt, which the answer does not repeat
+    template: str | None = None  # the prompt, with {} in the place of the input, or {name} for a column of a row
+    long: Literal["error", "window", "truncate"] = (
+        "error"  # of a prompt that leaves no room: read its end, or beginning
+    )
+    handle_long_generation: Literal["hole"] | None = None  # the reference's long="window"
+    truncation: bool = False  # the reference's long="truncate"
+    add_special_tokens: bool = True  # the tokenizer's own around the prompt; a chat brings its own
+    tokenizer_encode_kwargs: dict[str, Any] | None = None  # more of the same; for a chat, variables of its template
+    tools: list[Any] | None = None  # that the template of a chat may name
+    documents: list[Any] | None = None  # the same
+    continue_final_message: bool | None = None  # go on with a chat's last message; None: if it is the assistant's
+    do_sample: bool = True  # draw the next token; else take the likeliest
+    temperature: float = 0.7  # 0: the likeliest
+    top_k: int = 50  # draw among the k likeliest; 0: among all
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.return_full_text is not None and (self.return_text or self.return_tensors):
+            raise InvalidInput("return_full_text and return_text or return_tensors exclude each other; give one")
+        if self.truncates and self.windows:
+            raise InvalidInput("a prompt is cut at its beginning or at its end; name one of both")
+        if self.encoding.get("max_length") is not None and not self.truncates:
+            raise InvalidInput("max_length in tokenizer_encode_kwargs does nothing without truncation; give both")
+        if self.template is not None and not re.search(r"\{\w*\}", self.template):
+            raise InvalidInput(f"template {show(self.template)!r} has no {{}} for the input")
+
+    @property
+    def encoding(self) -> dict[str, Any]:
+        return self.tokenizer_encode_kwargs or {}
+
+    @property
+    def truncates(self) -> bool:
+        return self.truncation or bool(self.encoding.get("truncation")) or self.long == "truncate"
+
+    @property
+    def windows(self) -> bool:
+        return self.handle_long_generation is not None or self.long == "window"
+
+    @property
+    def strategy(self) -> str:
+        return "truncate" if self.truncates else "window" if self.windows else "error"
+
+
+class TextGeneration(Generating):
+    """Text or chat -> [{"generated_text"}], one for each sequence. A chat is a list of {"role", "content"}."""
+
+    OPTIONS = Options
+
+    def single(self, inputs: Any, options: Options) -> bool:
+        return isinstance(inputs, str | dict) or _is_chat(inputs)
+
+    def read(self, given: Any, options: Options) -> str | Chat:
+        if isinstance(given, dict) and given.get("messages") is not None:
+            given = given["messages"]
+        if isinstance(given, list | tuple):
+            idle = [name for name in ("prefix", "template") if getattr(options, name)]
+            if idle:
+                raise InvalidInput(f"{idle[0]} does nothing to a chat; write it into a message")
+            return _checked(given)
+        idle = [name for name in ("tools", "documents", "continue_final_message") if getattr(options, name) is not None]
+        if idle:
+            raise InvalidInput(f"{idle[0]} does nothing to a text; give a chat, a list of role and content")
+        return text_of(given, "text", "prompt") if options.template is None else _filled(options.template, given)
+
+    def prepare(self, row: str | Chat, options: Options) -> Job:
+        more = {name: value for name, value in options.encoding.items() if name not in ENCODING}
+        specials = bool(options.encoding.get("add_special_tokens", options.add_special_tokens))
+        if isinstance(row, str):
+            if more:
+                raise InvalidInput(f"tokenizer_encode_kwargs has {show(next(iter(more)))!r}, which only a chat takes")
+            text = options.prefix + row
+        else:
+            variables = {"tools": options.tools, "documents": options.documents} | more
+            goes_on = _goes_on(row, options)
+            text, specials = (
+                self.processor.chat(  # type: ignore[attr-defined]
+                    row, add_generation_prompt=not goes_on, continue_final_message=goes_on, **variables
+                ),
+                False,
+            )
+        ids, dropped = self._fitted(self.processor.encode(text, special_tokens=False).ids, specials, options)
+        if not ids and (begin := self.processor.id("bos_token")) is not None:
+            ids = [begin]  # an empty prompt asks for a text from its beginning
+        return Job([], tokens=len(ids) + dropped, dropped=dropped, notes=Prompt(ids, row))
+
+    def answer(self, job: Job, outputs: list[Generated], options: Options) -> list[dict[str, Any]]:
+        prompt: Prompt = job.notes
+        return [
+            self.record("generated", prompt.ids, self._shown(prompt.given, found, options), found, options)
+            for found in outputs
+        ]
+
+    def _shown(self, given: str | Chat, found: Generated, options: Options) -> str | Chat:
+        text = self.text(found, options)
+        full = options.template is None if options.return_full_text is None else options.return_full_text
+        if not full:
+            return text
+        if isinstance(given, str):
+            return given + text
+        if _goes_on(given, options):
+            *before, last = given
+            return [*before, {**last, "content": last["content"] + text}]
+        return [*given, {"role": "assistant", "content": text}]
+
+    def _fitted(self, ids: list[int], specials: bool, options: Options) -> tuple[list[int], int]:
+        """The ids that the model reads, and how many of the prompt's were dropped. Raises LimitExceeded."""
+        whole = self.processor.frame(ids)[0] if specials else ids
+        context: int = self.model.config.max_tokens
+        if options.strategy == "error":
+            new = options.max_new_tokens or 1
+            if len(whole) + new > context:
+                raise LimitExceeded(
+                    f"prompt has {len(whole):,} tokens and {new:,} are to follow, the model takes {context:,} in all; "
+                    'ask for fewer, or use long="window"'
+                )
+            return whole, 0
+        total = min(context, options.max_length or context)
+        new = options.max_new_tokens or (1 if options.max_length else min(NEW_TOKENS, total // 2))
+        most = total - new
+        if options.strategy == "truncate":
+            most = min(most, options.encoding.get("max_length") or most)
+        around = len(whole) - len(ids)  # special tokens, which stay
+        if most <= around:
+            raise LimitExceeded(
+                f"{new:,} tokens are to follow, the model takes {total:,} with the prompt; ask for at most "
+                f"{total - around - 1:,}"
+            )
+        dropped = max(len(whole) - most, 0)
+        if not dropped:
+            return whole, 0
+        kept = ids[dropped:] if options.strategy == "window" else ids[: len(ids) - dropped]
+        return self.processor.frame(kept)[0] if specials else kept, dropped
+
+
+def _is_chat(given: Any) -> bool:
+    return isinstance(given, list | tuple) and bool(given) and isinstance(given[0], dict) and "role" in given[0]
+
+
+def _checked(given: Any) -> Chat:
+    if not given:
+        raise InvalidInput("a chat has no message; give at least one")
+    for message in given:
+        if not isinstance(message, dict) or not {"role", "content"} <= message.keys():
+            raise InvalidInput(f"a message is {show(repr(message), 60)}, wanted a dict with role and content")
+    return list(given)
+
+
+def _goes_on(chat: Chat, options: Options) -> bool:
+    asked = options.continue_final_message
+    goes_on = chat[-1]["role"] == "assistant" if asked is None else asked
+    if goes_on and not isinstance(chat[-1]["content"], str):
+        raise InvalidInput("the last message is no text to go on with; pass continue_final_message=False")
+    return goes_on
+
+
+def _filled(template: str, given: Any) -> str:
+    """The template with what a row has under each name, and its text for {}."""
+
+    def value(match: re.Match[str]) -> str:
+        if not match[1]:
+            return text_of(given, "text", "prompt")
+        return text_of(given if isinstance(given, dict) else {"text": given}, match[1])
+
+    return re.sub(r"\{(\w*)\}", value, template)
