@@ -147,8 +147,9 @@ def test_what_the_head_shares_with_the_embedding_stays_frozen():
 @pytest.mark.parametrize("name", families())
 def test_by_default_every_linear_layer_of_the_blocks_is_wrapped(name):
     model = family(name).build(family(name).tiny, next(iter(family(name).heads)))
-    layers = ["attention.q", "attention.k", "attention.v", "attention.out", "feed_forward.up", "feed_forward.down"]
-    wanted = [f"encoder.blocks.{i}.{layer}" for i in range(2) for layer in layers]
+    linear = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
+    wanted = [name for name in linear if not name.startswith(("head.", "pooler."))]
+    assert {name.split("blocks.")[1][:2] for name in wanted} == {"0.", "1."}
     assert low_rank.wrap(model) == wanted == [*low_rank.wrapped(model)]
 
 
@@ -231,8 +232,11 @@ def test_what_peft_wrote_gives_what_peft_gives(name, tmp_path):
     save_file(tensors, tmp_path / "adapter_model.safetensors")
     model = triarch.load(tmp_path, base=base)
     want = torch.tensor(golden["scores"])
-    scores = answer(model, **{key: torch.tensor(rows) for key, rows in golden["inputs"].items()}).logits
-    torch.testing.assert_close(scores[..., : want.shape[-1]], want, atol=1e-5, rtol=1e-5)
+    inputs = {key: torch.tensor(rows) for key, rows in golden["inputs"].items()}
+    scores = answer(model, **inputs).logits[..., : want.shape[-1]]
+    if scores.ndim == 3:  # what padding gives nobody reads
+        scores, want = (part[inputs["attention_mask"] == 1] for part in (scores, want))
+    torch.testing.assert_close(scores, want, atol=1e-5, rtol=1e-5)
     assert model.processor is not None
 
 
@@ -255,14 +259,14 @@ def test_saved_and_loaded_every_head_gives_the_same(name, head, tmp_path):
     triarch.save(kind.build(kind.tiny, head), tmp_path / "base")
     model = triarch.load(tmp_path / "base")
     low_rank.wrap(model, rank=2, rslora=True)
-    want = answer(
-        randomized(model), input_ids=torch.tensor([[[5, 6, 7], [8, 9, 1]]])[:, : 2 if "Choice" in head else 1]
-    )
+    ids = torch.tensor([[[5, 6, 7], [8, 9, 1]]])[:, : 2 if "Choice" in head else 1]
+    ids = ids if "Choice" in head else ids[0]
+    want = answer(randomized(model), input_ids=ids)
     checkpoint.save_adapter(model, tmp_path / "adapter", base=tmp_path / "base")
     again = triarch.load(tmp_path / "adapter")
     assert again.architecture == head
     assert not low_rank.wrapped(again)
-    got = answer(again, input_ids=torch.tensor([[[5, 6, 7], [8, 9, 1]]])[:, : 2 if "Choice" in head else 1])
+    got = answer(again, input_ids=ids)
     same([part for part in got if part is not None], [part for part in want if part is not None])
 
 
@@ -456,7 +460,6 @@ def test_another_base_is_a_mismatch(adapter, tmp_path):
         {"use_dora": True},
         {"bias": "all"},
         {"lora_bias": True},
-        {"fan_in_fan_out": True},
         {"rank_pattern": {".*": 3}},
         {"alpha_pattern": {".*": 3}},
         {"init_lora_weights": "pissa"},
@@ -485,11 +488,11 @@ def test_a_config_that_is_no_object_is_corrupt(adapter):
         triarch.load(adapter)
 
 
-def test_adapters_of_transposed_layers_are_not_implemented(model, tmp_path):
-    rows = model.family.weights.rows | {"encoder.blocks.#.attention.q.*": Stored("bert.#.q.*", transposed=True)}
+def test_adapters_of_fused_layers_are_not_implemented(model, tmp_path):
+    rows = model.family.weights.rows | {"encoder.blocks.#.attention.q.*": Stored("bert.#.q.*", of=3)}
     factors = {name: (layer.a, layer.b) for name, layer in low_rank.wrapped(model).items()}
     settings = adapters.Settings(4, 6.0, 0.0, False, "base", "LabelScores", model.architecture)
-    with pytest.raises(Unsupported, match="transposed or fused"):
+    with pytest.raises(Unsupported, match=r"checkpoints keep .* fused"):
         adapters.write(model, factors, settings, Layout(rows=rows), tmp_path)
 
 

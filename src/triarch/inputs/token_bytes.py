@@ -27,7 +27,7 @@ def token_bytes(processor: TextProcessor) -> np.ndarray:
     ordinary = processor.ordinary_ids
     before = len(tokenizer.decode(ordinary[:1]).encode()) if ordinary else 0
     for id_ in ordinary:
-        token = tokenizer.id_to_token(id_)
+        token = tokenizer.id_to_token(id_) or ""
         if id_ in added:
             sizes[id_] = len(token.encode())
         elif "ByteLevel" in kinds:  # a letter for each byte

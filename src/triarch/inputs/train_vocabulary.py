@@ -11,9 +11,10 @@ probabilities and scores rare letters in such an order. So the alphabet is numbe
 
 What comes back from ids: byte-level BPE gives every text back to the letter (encode with `special_tokens=False` and
 `parse_special=False`), and so do characters those texts that have no others than were seen, or the end of a line; any
-other comes back as the unknown token. Unigram gives back the text in Unicode's NFKC form, runs of whitespace as one space, none at the
-ends, and characters that were not in the texts as the unknown token. WordPiece loses as much as BERT's: spaces around
-punctuation, control characters, with `lowercase` case and accents, and whole words with an unknown character.
+other comes back as the unknown token. Unigram gives back the text in Unicode's NFKC form, runs of whitespace as one
+space, none at the ends, and characters that were not in the texts as the unknown token. WordPiece loses as much as
+BERT's: spaces around punctuation, control characters, with `lowercase` case and accents, and whole words with an
+unknown character.
 """
 
 import json
@@ -280,10 +281,11 @@ def _train_bpe(
 def _alphabet(
     texts: Iterable[str], tokenizer: Tokenizer, vocab_size: int, specials: list[str], unknown: str, most: int | None
 ) -> models.Model:
-    counts: Counter[str] = Counter("\n")  # which a text that came as a line of a file does not show
+    counts: Counter[str] = Counter()
     for text in _texts(texts):
         counts.update(tokenizer.normalizer.normalize_str(text) if tokenizer.normalizer else text)
-    letters = sorted(counts if most is None else _most_frequent(counts, most))
+    kept = counts if most is None else _most_frequent(counts, most)
+    letters = sorted({*kept, "\n"})  # which a text that came as a line of a file does not show
     _room(vocab_size, specials, len(letters), "characters")
     vocabulary = {token: id_ for id_, token in enumerate([*specials, *letters])}
     return models.BPE(vocabulary, [], unk_token=unknown)

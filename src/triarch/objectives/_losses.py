@@ -1,4 +1,7 @@
-"""What the losses of several objectives are made of. Shapes: B sequences, T tokens, N chosen ones, C classes, V vocabulary."""
+"""What the losses of several objectives are made of.
+
+Shapes: B sequences, T tokens, N chosen ones, C classes, V vocabulary.
+"""
 
 from __future__ import annotations
 

@@ -256,13 +256,13 @@ def source_of(
             trial=SAMPLE if trial else None,
             exact=exact,
         )
-        found = Stretches(store, objective, moving=learned) if exact else Passages(store, objective)
+        running = Stretches(store, objective, moving=learned) if exact else Passages(store, objective)
         counts = store.header
         said = f"{counts['documents']:,} documents, {counts['sentences']:,} sentences, {counts['tokens']:,} tokens"
         said = f"a sample, also for steps and epochs: {said}" if trial else said
         files = {file["sha256"]: file["name"] for file in counts["made_of"].get("files", [])}
         fingerprint, skipped = store.fingerprint, counts["skipped"]
-        return Source(found, found.place, said, fingerprint, skipped=skipped, files=files)
+        return Source(running, running.place, said, fingerprint, skipped=skipped, files=files)
     assert isinstance(material, Rows)
     rows, examples, bad = material, [], []
     origin: list[int] = []

@@ -139,7 +139,7 @@ def fit(row: Mapping[str, Any], reading: Reading, shared: dict[str, str], *, typ
             fitted[ours] = str(value)
         elif ours == "messages":
             fitted[ours] = _objects(value, _named(ours, theirs))
-            if odd := [message for message in value if not isinstance(message.get("role"), str)]:
+            if odd := [message for message in fitted[ours] if not isinstance(message.get("role"), str)]:
                 raise InvalidInput(f"{_named(ours, theirs)} hold {_shown(odd[0])}; wanted each with a role")
         elif ours == "tools":
             if value is not None:

@@ -3,6 +3,8 @@
 Of a document with n tokens there are n + 1 to be guessed, each from those before it: all of its own, and its end.
 """
 
+import itertools
+
 import numpy as np
 
 from triarch.objectives._base import Example, Objective, Stretch
@@ -35,25 +37,25 @@ class Stretches:
     def draw(self, index: int, rng: np.random.Generator) -> Example:
         cuts = self._cuts[self._chunks[index] : self._chunks[index + 1] + 1]
         if self.moving and len(cuts) == 2:
-            cuts = cuts + self._shift(cuts[0], cuts[1], rng)
-        return self.objective.continued([self._stretch(*edges) for edges in zip(cuts, cuts[1:], strict=False)])
+            cuts = cuts + self._shift(int(cuts[0]), int(cuts[1]), rng)
+        return self.objective.continued([self._stretch(*edges) for edges in itertools.pairwise(cuts.tolist())])
 
     def place(self, index: int) -> str:
         """Which document an example begins in, and at which of its tokens, counted from 1."""
-        first = self._cuts[self._chunks[index]]
+        first = int(self._cuts[self._chunks[index]])
         document = self._document(first)
         return f"{self.store.place(document)}, token {first - self._documents[document] + 1:,}"
 
-    def _document(self, place: np.int64) -> int:
+    def _document(self, place: int) -> int:
         return int(np.searchsorted(self._documents, place, side="right")) - 1
 
-    def _shift(self, first: np.int64, last: np.int64, rng: np.random.Generator) -> np.int64:
-        document = self._document(first)
-        begin, end = self._documents[document], self._documents[document + 1]
+    def _shift(self, first: int, last: int, rng: np.random.Generator) -> int:
+        """How far a stretch may move: up to half its length, and not out of its document."""
+        begin, end = self._documents[(document := self._document(first)) : document + 2].tolist()
         half = (last - first) // 2
-        return np.clip(rng.integers(-half, last - first - half), begin - first, end - last)
+        return max(begin - first, min(end - last, int(rng.integers(-half, last - first - half))))
 
-    def _stretch(self, first: np.int64, last: np.int64) -> Stretch:
+    def _stretch(self, first: int, last: int) -> Stretch:
         """What guesses from `first` to `last` need: the token before each, and the last one."""
         document = self._document(first)
         begins, ends = first == self._documents[document], last == self._documents[document + 1]
