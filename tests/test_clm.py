@@ -27,6 +27,7 @@ from triarch.training.data.sentences import blocks
 from triarch.training.data.store import STARTS, TokenStore
 from triarch.training.data.stretches import Stretches
 from triarch.training.learner import Learner
+from triarch.training.model import set_dropout
 from triarch.training.settings import Settings
 
 S = tiny.SENTENCES
@@ -313,6 +314,14 @@ def test_a_decoder_from_nothing_knows_its_end_and_goes_on_to_the_bit(tmp_path, m
         triarch.train(str(books), output=tmp_path / "parts", **given)
     triarch.train(str(books), output=tmp_path / "parts", **given, resume=True)
     assert runs.left_by(tmp_path / "parts") == runs.left_by(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("name", ["gpt2", "llama"])
+def test_dropout_is_set_in_attention_too(name):
+    kind = family(name)
+    model = kind.build(kind.tiny, next(iter(kind.heads)))
+    set_dropout(model, 0.375)
+    assert [block.attention.dropout for block in model.blocks] == [0.375] * 2
 
 
 def test_low_rank_adapters_of_a_decoder_come_back(folder, tmp_path):

@@ -14,7 +14,6 @@ from triarch.checkpoint import label_tables, load, load_processor, load_tokenize
 from triarch.errors import InvalidInput, Unsupported, show
 from triarch.family import Network
 from triarch.layers import low_rank
-from triarch.layers.attention import Attention
 from triarch.models import Family, family
 from triarch.objectives import objective as objective_class
 from triarch.objectives._base import Objective
@@ -154,5 +153,5 @@ def set_dropout(network: nn.Module, share: float) -> None:
     for module in network.modules():
         if isinstance(module, nn.Dropout):
             module.p = share
-        elif isinstance(module, Attention):
-            module.dropout = share
+        elif isinstance(getattr(module, "dropout", None), int | float):  # attention, which keeps it as a number
+            module.dropout = share  # type: ignore[assignment]
