@@ -316,6 +316,12 @@ def test_a_decoder_from_nothing_knows_its_end_and_goes_on_to_the_bit(tmp_path, m
     assert runs.left_by(tmp_path / "parts") == runs.left_by(tmp_path / "whole")
 
 
+def test_running_text_is_for_next_words_where_the_model_guesses_no_hidden_ones(folder):
+    assert plan.material(Settings(model=str(folder)), pytest.fail, [{"text": "Ada"}], None)[0] is Clm
+    assert plan.material(Settings(family="llama"), pytest.fail, [{"text": "Ada"}], None)[0] is Clm
+    assert plan.material(Settings(family="bert"), pytest.fail, [{"text": "Ada"}], None)[0].NAME == "mlm"
+
+
 @pytest.mark.parametrize("name", ["gpt2", "llama"])
 def test_dropout_is_set_in_attention_too(name):
     kind = family(name)

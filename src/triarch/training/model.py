@@ -15,6 +15,7 @@ from triarch.errors import InvalidInput, Unsupported, show
 from triarch.family import Network
 from triarch.layers import low_rank
 from triarch.models import Family, family
+from triarch.models import scores as scores_of
 from triarch.objectives import objective as objective_class
 from triarch.objectives._base import Objective
 from triarch.suggest import did_you_mean
@@ -58,6 +59,15 @@ def make_objective(settings: Settings, made: type[Objective], network: Network) 
     assert settings.teacher is not None
     teacher = load(settings.teacher, scores=(made.SCORES,), device=settings.device, dtype="float32")
     return outer(processor=network.processor, inner=inner, teacher=teacher, **outer_options)
+
+
+def of_text(settings: Settings) -> str:
+    """The objective that running text is for: next words, where the model has a head for these and none for hidden."""
+    if settings.model is None and settings.family is None:
+        return "mlm"
+    kind = opened(settings.model).kind if settings.model is not None else family(str(settings.family))
+    given = {scores_of(head).__name__ for head in kind.heads.values()}
+    return "clm" if "NextWordScores" in given and "WordScores" not in given else "mlm"
 
 
 def make_network(settings: Settings, made: type[Objective], rows: Iterable[dict[str, Any]]) -> Network:

@@ -35,7 +35,7 @@ from triarch.training.data.rows import Rows
 from triarch.training.data.split import overlap, split
 from triarch.training.data.store import TokenStore, tokenizer_fingerprint
 from triarch.training.data.stretches import Stretches
-from triarch.training.model import adapt, make_network, make_objective, set_dropout
+from triarch.training.model import adapt, make_network, make_objective, of_text, set_dropout
 from triarch.training.settings import EPOCHS, Settings
 
 # Settings that may differ when a run goes on: they do not touch its steps
@@ -184,7 +184,7 @@ def material(
     data = found(settings, note, settings.data, train, kind)
     if isinstance(data, Rows):
         kind = kind_of(data)
-    made = wanted or objective_class("mlm" if kind == DOCUMENTS else str(kind))
+    made = wanted or objective_class(of_text(settings) if kind == DOCUMENTS else str(kind))
     if settings.validation or validation is not None:
         held = found(settings, note, settings.validation, validation, kind)
         return made, data, held
