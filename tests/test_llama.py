@@ -7,7 +7,9 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 
+import decoders
 import triarch
+from decoders import close, ids, in_one_row, left_padded, stepwise, their_stepwise
 from triarch.errors import InvalidInput, LimitExceeded, TriarchError, Unsupported
 from triarch.layers.cache import Cache
 from triarch.models import family
@@ -25,46 +27,7 @@ TINY = {
 
 
 def both(folder, name="llama", **config):
-    """One model, ours and the reference's, from a folder that holds the config as it is given here."""
-    torch.manual_seed(0)
-    raw = TINY | config
-    theirs = getattr(transformers, CLASSES[name])(
-        transformers.AutoConfig.for_model(name, **json.loads(json.dumps(raw)))
-    )
-    for tensor in theirs.parameters():
-        torch.nn.init.normal_(tensor, std=0.5 if tensor.dim() == 1 else 0.2)
-    theirs.eval().save_pretrained(folder)
-    raw |= {"model_type": name, "architectures": [CLASSES[name]]}
-    (folder / "config.json").write_text(json.dumps(raw))
-    return triarch.load(folder), theirs
-
-
-def ids(*shape, seed=1):
-    return torch.randint(5, 99, shape, generator=torch.Generator().manual_seed(seed))
-
-
-def close(ours, theirs):
-    torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
-
-
-@torch.no_grad()
-def stepwise(model, input_ids, first, attention_mask=None, **options):
-    """The scores of each token, of which `first` are given at once and the others one by one."""
-    cache, scores = Cache(**options), []
-    for begin, end in [(0, first), *((i, i + 1) for i in range(first, input_ids.shape[1]))]:
-        mask = None if attention_mask is None else attention_mask[:, :end]
-        scores.append(model(input_ids[:, begin:end], mask, cache=cache).logits)
-    return torch.cat(scores, 1)
-
-
-@torch.no_grad()
-def their_stepwise(model, input_ids, first):
-    past, scores = None, []
-    for begin, end in [(0, first), *((i, i + 1) for i in range(first, input_ids.shape[1]))]:
-        found = model(input_ids[:, begin:end], past_key_values=past, use_cache=True)
-        past = found.past_key_values
-        scores.append(found.logits)
-    return torch.cat(scores, 1)
+    return decoders.both(folder, CLASSES[name], name, **TINY | config)
 
 
 VARIATIONS = {
@@ -109,6 +72,7 @@ STRETCHED = {
     "dynamic": ("dynamic", {"factor": 3.0}),
     "llama3": ("llama3", TRAINED | {"factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}),
     "yarn": ("yarn", TRAINED | {"factor": 4.0}),
+    "yarn, on a longer ramp": ("yarn", TRAINED | {"factor": 4.0, "beta_fast": 1.0, "beta_slow": 0.25}),
     "yarn, where the config says nothing of the trained length": ("yarn", {"factor": 4.0}),
     "yarn, every number": (
         "yarn",
@@ -178,14 +142,21 @@ def test_the_trained_length_beside_the_table_goes_before_the_one_in_it(tmp_path)
         close(ours(ids(2, 30)).logits, theirs(ids(2, 30)).logits)
 
 
+@pytest.mark.parametrize("kind", ["yarn", "llama3"])
+@pytest.mark.parametrize(
+    "beside, most", [({}, 48), ({"original_max_position_embeddings": 8}, 8)], ids=["absent", "beside"]
+)
+def test_the_trained_length_is_saved_in_the_table_where_version_4_looks_for_it(kind, beside, most):
+    rest = {key: number for key, number in STRETCHED[kind][1].items() if key not in TRAINED}
+    config = family("llama").config(TINY | beside | {"rope_scaling": {"rope_type": kind} | rest})
+    assert config.to_hf()["rope_scaling"]["original_max_position_embeddings"] == most
+
+
 def test_texts_of_a_batch_are_stretched_by_their_own_length(tmp_path):
     ours, _ = both(tmp_path, max_position_embeddings=16, rope_scaling={"rope_type": "dynamic", "factor": 3.0})
     long, short = ids(1, 40), ids(1, 20, seed=2)
-    batch = torch.cat([long, torch.nn.functional.pad(short, (20, 0))])
-    mask = torch.ones_like(batch)
-    mask[1, :20] = 0
     with torch.no_grad():
-        got = ours(batch, mask).logits
+        got = ours(*left_padded(long, short)).logits
         close(got[:1], ours(long).logits)
         close(got[1:, 20:], ours(short).logits)
 
@@ -265,9 +236,7 @@ def test_a_cache_of_a_window_forgets_what_lies_before_it(tmp_path):
 def test_texts_padded_at_the_beginning_give_what_each_gives_alone(pair, first):
     ours, _ = pair
     long, short = ids(1, 20), ids(1, 13, seed=2)
-    batch = torch.cat([long, torch.nn.functional.pad(short, (7, 0))])
-    mask = torch.ones_like(batch)
-    mask[1, :7] = 0
+    batch, mask = left_padded(long, short)
     got = stepwise(ours, batch, first, mask)
     with torch.no_grad():
         close(got[:1], ours(long).logits)
@@ -277,9 +246,8 @@ def test_texts_padded_at_the_beginning_give_what_each_gives_alone(pair, first):
 def test_texts_that_share_a_row_give_what_each_gives_alone(pair):
     ours, _ = pair
     texts = [ids(1, 9), ids(1, 1, seed=2), ids(1, 12, seed=3)]
-    numbers = torch.cat([torch.full_like(text, i + 1) for i, text in enumerate(texts)], 1)
     with torch.no_grad():
-        got = ours(torch.cat(texts, 1), numbers).logits
+        got = ours(*in_one_row(*texts)).logits
         close(got, torch.cat([ours(text).logits for text in texts], 1))
 
 

@@ -147,9 +147,10 @@ def test_what_the_head_shares_with_the_embedding_stays_frozen():
 @pytest.mark.parametrize("name", families())
 def test_by_default_every_linear_layer_of_the_blocks_is_wrapped(name):
     model = family(name).build(family(name).tiny, next(iter(family(name).heads)))
-    linear = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
-    wanted = [name for name in linear if not name.startswith(("head.", "pooler."))]
-    assert {name.split("blocks.")[1][:2] for name in wanted} == {"0.", "1."}
+    wanted = [
+        name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear) and "blocks." in name
+    ]
+    assert len(wanted) >= 2 * 4
     assert low_rank.wrap(model) == wanted == [*low_rank.wrapped(model)]
 
 
@@ -259,8 +260,8 @@ def test_saved_and_loaded_every_head_gives_the_same(name, head, tmp_path):
     triarch.save(kind.build(kind.tiny, head), tmp_path / "base")
     model = triarch.load(tmp_path / "base")
     low_rank.wrap(model, rank=2, rslora=True)
-    ids = torch.tensor([[[5, 6, 7], [8, 9, 1]]])[:, : 2 if "Choice" in head else 1]
-    ids = ids if "Choice" in head else ids[0]
+    ids = torch.tensor([[5, 6, 7], [8, 9, 1]])
+    ids = ids[None] if head.endswith("MultipleChoice") else ids
     want = answer(randomized(model), input_ids=ids)
     checkpoint.save_adapter(model, tmp_path / "adapter", base=tmp_path / "base")
     again = triarch.load(tmp_path / "adapter")
@@ -492,7 +493,7 @@ def test_adapters_of_fused_layers_are_not_implemented(model, tmp_path):
     rows = model.family.weights.rows | {"encoder.blocks.#.attention.q.*": Stored("bert.#.q.*", of=3)}
     factors = {name: (layer.a, layer.b) for name, layer in low_rank.wrapped(model).items()}
     settings = adapters.Settings(4, 6.0, 0.0, False, "base", "LabelScores", model.architecture)
-    with pytest.raises(Unsupported, match=r"checkpoints keep .* fused"):
+    with pytest.raises(Unsupported, match="fused"):
         adapters.write(model, factors, settings, Layout(rows=rows), tmp_path)
 
 

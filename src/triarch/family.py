@@ -94,6 +94,9 @@ class TextFormat:
     segments: bool = False  # the model takes token_type_ids
     lowercase: bool = False  # vocab.txt alone: what holds when no config says do_lower_case
     first_pieces: tuple[str, ...] = ()  # SentencePiece alone: the ids from 0 on, in place of the model's own specials
+    trimmed: bool = True  # vocab.json alone: offsets leave out the space before a word
+    split: str = ""  # vocab.json alone: the regular expression that text is cut by, in NFC; empty: GPT-2's, as it is
+    by_settings: bool = False  # add_bos_token and the like go before what tokenizer.json and SentencePiece models say
 
 
 @dataclass(frozen=True)

@@ -102,11 +102,12 @@ def read(data: bytes, where: str, max_pieces: int) -> Model:
     return model
 
 
-def build(model: Model, text_format: TextFormat) -> Tokenizer:
+def build(model: Model, text_format: TextFormat, *, after_specials: bool = True) -> Tokenizer:
     """The pipeline that segments as `model` does, up to where special tokens are added around the text.
 
-    With `text_format.first_pieces` the ids follow fairseq: those pieces stand in place of the model's own first
-    three, and the mask token comes last.
+    Where a model takes spaces as they stand, `after_specials` says whether one is put before text that follows a
+    special token, as before the whole text. With `text_format.first_pieces` the ids follow fairseq: those pieces stand
+    in place of the model's own first three, and the mask token comes last.
     """
     vocabulary = [(piece.text, piece.score) for piece in model.pieces]
     unknown = model.unknown
@@ -143,11 +144,17 @@ def build(model: Model, text_format: TextFormat) -> Tokenizer:
         decoding.append(decoders.Metaspace(SPACE, prefix))
     else:
         # Such models (Llama) have pieces for runs of spaces, so the text must not be split at spaces first.
-        steps += [normalizers.Prepend(SPACE)] if model.add_dummy_prefix else []
-        steps.append(normalizers.Replace(" ", SPACE))
+        if after_specials:
+            steps += [normalizers.Prepend(SPACE)] if model.add_dummy_prefix else []
+            steps.append(normalizers.Replace(" ", SPACE))
+        else:
+            tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(
+                SPACE, "first" if model.add_dummy_prefix else "never", split=False
+            )
         decoding = [decoders.Replace(SPACE, " "), decoders.ByteFallback(), decoders.Fuse()]
         decoding += [decoders.Strip(" ", left=1)] if model.add_dummy_prefix else []
-    tokenizer.normalizer = normalizers.Sequence(steps)
+    if steps:
+        tokenizer.normalizer = normalizers.Sequence(steps)
     tokenizer.decoder = decoders.Sequence(decoding)
     return tokenizer
 

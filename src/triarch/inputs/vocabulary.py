@@ -10,9 +10,10 @@ import json
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, NamedTuple
 
-from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
 from triarch import limits
 from triarch.errors import CorruptFile, InvalidInput, LimitExceeded, NotFound, TriarchError, show
@@ -22,6 +23,8 @@ from triarch.inputs import sentencepiece
 
 # In the order in which the reference library adds those that a vocabulary lacks
 ROLES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+# Classes of the reference that build the pipeline's ends from tokenizer_config.json; named there, or else the family's
+BY_SETTINGS = ("LlamaTokenizer", "LlamaTokenizerFast")
 SENTENCEPIECE_FILES = ("sentencepiece.bpe.model", "spiece.model", "tokenizer.model")
 
 
@@ -47,7 +50,8 @@ def load(folder: Folder, text_format: TextFormat, rows: int) -> Vocabulary | Non
     where = str(folder)
     with guarded(where):
         extra = _extra(stated, folder)
-        whole = folder.has("tokenizer.json")
+        by_settings = _by_settings(config, text_format)
+        whole = folder.has("tokenizer.json") and not (by_settings and _rebuilt(folder, config))
         tokenizer = _whole(folder, config) if whole else _bare(folder, config, names, text_format, rows)
         if tokenizer is None and stated:
             raise NotFound(
@@ -62,7 +66,9 @@ def load(folder: Folder, text_format: TextFormat, rows: int) -> Vocabulary | Non
         specials = _add_specials(tokenizer, stated, names, extra, folder)
         if tokenizer.get_vocab_size() > len(base):
             _check_ids(tokenizer.get_vocab(), rows, where)
-        if not whole:
+        if by_settings:
+            _put_around(tokenizer, *_template(config, names, folder), folder)
+        elif not whole:
             _frame(tokenizer, text_format, names, folder)
         for id_ in (*tokenizer.encode("").ids, *tokenizer.encode("", "").ids):
             _check_ids({"put around every text": id_}, rows, where)
@@ -106,12 +112,26 @@ def _bare(
     if folder.has("vocab.txt"):
         return _wordpiece(folder, config, text_format.lowercase, names, rows)
     if folder.has("vocab.json") and folder.has("merges.txt"):
-        return _byte_level(folder, config, rows)
+        return _byte_level(folder, config, text_format.split, rows)
     for name in SENTENCEPIECE_FILES:
         if folder.has(name):
-            data = folder.read(name, limits.SENTENCEPIECE_BYTES)
-            return sentencepiece.build(sentencepiece.read(data, str(folder.path / name), rows), text_format)
+            model = sentencepiece.read(folder.read(name, limits.SENTENCEPIECE_BYTES), str(folder.path / name), rows)
+            if not _by_settings(config, text_format):
+                return sentencepiece.build(model, text_format)
+            prefix = _flag(config, "add_prefix_space", True, folder)
+            model = replace(model, charsmap=b"", remove_extra_whitespaces=False, add_dummy_prefix=prefix)
+            return sentencepiece.build(model, text_format, after_specials=_flag(config, "legacy", True, folder))
     return None
+
+
+def _by_settings(config: dict[str, Any], text_format: TextFormat) -> bool:
+    name = config.get("tokenizer_class")
+    return text_format.by_settings if name is None else name in BY_SETTINGS
+
+
+def _rebuilt(folder: Folder, config: dict[str, Any]) -> bool:
+    """Whether 4.57 passes tokenizer.json over: what says whether a space is put before text may differ from it."""
+    return config.get("add_prefix_space") is not None and folder.has("tokenizer.model")
 
 
 def _wordpiece(folder: Folder, config: dict[str, Any], lowercase: bool, names: dict[str, str], rows: int) -> Tokenizer:
@@ -130,7 +150,7 @@ def _wordpiece(folder: Folder, config: dict[str, Any], lowercase: bool, names: d
     return tokenizer
 
 
-def _byte_level(folder: Folder, config: dict[str, Any], rows: int) -> Tokenizer:
+def _byte_level(folder: Folder, config: dict[str, Any], split: str, rows: int) -> Tokenizer:
     where = str(folder.path / "merges.txt")
     vocabulary = folder.json("vocab.json", limits.TOKENIZER_BYTES)
     _check_ids(vocabulary, rows, str(folder.path / "vocab.json"))  # the model below would take a string for a path
@@ -143,6 +163,12 @@ def _byte_level(folder: Folder, config: dict[str, Any], rows: int) -> Tokenizer:
     merges = [(left, right) for left, _, right in (line.partition(" ") for line in lines)]
     tokenizer = Tokenizer(models.BPE(vocabulary, merges, continuing_subword_prefix="", end_of_word_suffix=""))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    if split:
+        cut = pre_tokenizers.Split(Regex(split), "isolated")
+        prefix = _flag(config, "add_prefix_space", False, folder)
+        bytes_ = pre_tokenizers.ByteLevel(add_prefix_space=prefix, use_regex=False)
+        tokenizer.normalizer = normalizers.NFC()
+        tokenizer.pre_tokenizer = pre_tokenizers.Sequence([cut, bytes_])
     tokenizer.decoder = decoders.ByteLevel()
     _override(tokenizer, config, folder)
     return tokenizer
@@ -212,17 +238,35 @@ def _frame(tokenizer: Tokenizer, text_format: TextFormat, names: dict[str, str],
         parts = [part.partition(":") for part in template.split()]
         return [renamed.get(name, name) + colon + type_id for name, colon, type_id in parts]
 
-    single, pair = rename(text_format.single), rename(text_format.pair)
+    _put_around(tokenizer, rename(text_format.single), rename(text_format.pair), folder)
+    if isinstance(splitter := tokenizer.pre_tokenizer, pre_tokenizers.ByteLevel):
+        trim = processors.ByteLevel(add_prefix_space=splitter.add_prefix_space, trim_offsets=text_format.trimmed)
+        tokenizer.post_processor = processors.Sequence([trim, tokenizer.post_processor])
+
+
+def _template(config: dict[str, Any], names: dict[str, str], folder: Folder) -> tuple[list[str], list[str]]:
+    """What stands around one text and around two, where tokenizer_config.json says it."""
+
+    def framed(text: str, type_id: int) -> list[str]:
+        return [f"{name}:{type_id}" for name in (*before, text, *after)]
+
+    asked = {"bos_token": _flag(config, "add_bos_token", True, folder)}
+    asked["eos_token"] = _flag(config, "add_eos_token", False, folder)
+    if unnamed := [role for role, wanted in asked.items() if wanted and role not in names]:
+        raise InvalidInput(
+            f"{folder}: add_{unnamed[0]} asks for a {unnamed[0]}, and no file names one; name it, or set false"
+        )
+    before, after = ([names[role]] if wanted else [] for role, wanted in asked.items())
+    return framed("$A", 0), framed("$A", 0) + framed("$B", 1)
+
+
+def _put_around(tokenizer: Tokenizer, single: list[str], pair: list[str], folder: Folder) -> None:
     used = dict.fromkeys(part.partition(":")[0] for part in single + pair if not part.startswith("$"))
     if missing := [name for name in used if tokenizer.token_to_id(name) is None]:
         raise CorruptFile(f"{folder}: its vocabulary lacks the special token {show(missing[0])!r}; download it again")
-    framing: processors.PostProcessor = processors.TemplateProcessing(
+    tokenizer.post_processor = processors.TemplateProcessing(
         single=single, pair=pair, special_tokens=[(name, tokenizer.token_to_id(name)) for name in used]
     )
-    if isinstance(splitter := tokenizer.pre_tokenizer, pre_tokenizers.ByteLevel):
-        trim = processors.ByteLevel(add_prefix_space=splitter.add_prefix_space, trim_offsets=True)
-        framing = processors.Sequence([trim, framing])
-    tokenizer.post_processor = framing
 
 
 def _check_ids(ids: Any, rows: int, where: str) -> None:

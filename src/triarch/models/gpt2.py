@@ -255,6 +255,7 @@ TEXT = TextFormat(
     single="$A",
     pair="$A $B",
     specials={"unk_token": "<|endoftext|>", "bos_token": "<|endoftext|>", "eos_token": "<|endoftext|>"},
+    trimmed=False,
 )
 
 TINY = Config(vocab_size=99, hidden_size=32, num_layers=2, num_heads=4, max_positions=64, extra={"pad_token_id": 0})

@@ -445,12 +445,20 @@ WEIGHTS = Layout(
 # fmt: on
 
 TEXT = TextFormat(
-    single="<s> $A", pair="<s> $A <s> $B", specials={"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>"}
+    single="<s> $A",
+    pair="<s> $A <s>:1 $B:1",
+    specials={"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>"},
+    by_settings=True,
+)
+# Contractions, words with the character before them, single digits, runs of signs, ends of lines, spaces
+QWEN2_SPLIT = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 QWEN2_TEXT = TextFormat(
     single="$A",
     pair="$A $B",
     specials={"unk_token": "<|endoftext|>", "eos_token": "<|endoftext|>", "pad_token": "<|endoftext|>"},
+    split=QWEN2_SPLIT,
 )
 
 SIZES: dict[str, Any] = {

@@ -24,7 +24,7 @@ from triarch.family import Network
 from triarch.files import PLAIN_NAME, Folder, replacing, write_text
 from triarch.weights import files, legacy
 from triarch.weights.stored import Entry
-from triarch.weights.table import Layout, Stored
+from triarch.weights.table import Layout
 
 CONFIG, WEIGHTS, LEGACY = "adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"
 PREFIX = "base_model.model."
@@ -32,10 +32,10 @@ FACTOR = re.compile(r"(.+)\.lora_([AB])\.weight")  # after PREFIX
 
 # By the kind of scores, what peft calls the task; other kinds have no name there
 TASKS = {
+    "NextWordScores": "CAUSAL_LM",
     "LabelScores": "SEQ_CLS",
     "TokenScores": "TOKEN_CLS",
     "SpanScores": "QUESTION_ANS",
-    "NextWordScores": "CAUSAL_LM",
     "Features": "FEATURE_EXTRACTION",
 }
 
@@ -45,7 +45,8 @@ HARMLESS = {
     *("peft_type", "r", "lora_alpha", "lora_dropout", "use_rslora", "base_model_name_or_path", "task_type"),
     *("auto_mapping", "inference_mode", "peft_version", "revision", "ensure_weight_tying"),
     *("target_modules", "modules_to_save", "exclude_modules", "layers_pattern", "layers_to_transform"),
-    *("megatron_core", "qalora_group_size", "eva_config", "fan_in_fan_out"),
+    *("megatron_core", "qalora_group_size", "eva_config"),
+    "fan_in_fan_out",  # that the base keeps its layers transposed; the table of the family knows
 }
 HARMLESS_VALUES = {  # and of these keys these values
     "bias": ("none",),
@@ -172,10 +173,10 @@ def merged(adapter: Adapter, base: Mapping[str, Entry], layout: Layout) -> dict[
     for name, pair in factors.items():
         if name in unexpected or len(pair) < 2:
             continue
-        row = layout.stored(name) or Stored(name)
-        if row.of > 1:
+        row = layout.stored(name)
+        if row is not None and row.of > 1:
             raise Unsupported(f"{adapter.where} adapts {show(name)}, which is kept fused; not implemented")
-        shape = row.shape(base[name].shape)
+        shape = base[name].shape if row is None else row.shape(base[name].shape)
         out, into = shape if len(shape) == 2 else (0, 0)
         for side, wanted in {"A": (adapter.rank, into), "B": (out, adapter.rank)}.items():
             if pair[side].shape != wanted or not pair[side].dtype.is_floating_point:
@@ -184,21 +185,22 @@ def merged(adapter: Adapter, base: Mapping[str, Entry], layout: Layout) -> dict[
     if missing or unexpected or misshaped:
         advice = "check that it belongs to this base, or name its own with base="
         raise CheckpointMismatch(f"the base of {adapter.where}", missing, unexpected, misshaped, advice)
-    added = {
-        name: replace(base[name], read=_sum(base[name], layout.stored(name), pair["A"], pair["B"], adapter.scale))
-        for name, pair in factors.items()
-    }
+    added = {}
+    for name, pair in factors.items():
+        row = layout.stored(name)
+        transposed = row is not None and row.transposed
+        added[name] = replace(base[name], read=_sum(base[name], pair["A"], pair["B"], adapter.scale, transposed))
     rows = [row for row in map(layout.stored, whole) if row is not None]
     outdated = {row.copy for row in rows} - whole.keys()  # the base's copies of what the adapter brings anew
     return {name: entry for name, entry in {**base, **added, **whole}.items() if name not in outdated}
 
 
-def _sum(weight: Entry, row: Stored | None, a: Entry, b: Entry, scale: float) -> Callable[[], Tensor]:
+def _sum(weight: Entry, a: Entry, b: Entry, scale: float, transposed: bool) -> Callable[[], Tensor]:
     def read() -> Tensor:
         stored = weight.read()
         wide = torch.promote_types(stored.dtype, torch.float32)
-        product = scale * (b.read().to(wide) @ a.read().to(wide))
-        return stored.to(wide) + (product.t() if row is not None and row.transposed else product)
+        product = b.read().to(wide) @ a.read().to(wide)
+        return stored.to(wide) + scale * (product.t() if transposed else product)
 
     return read
 
