@@ -351,6 +351,7 @@ def test_threads_get_their_own_answers():
     assert found == {i: [f"{i} {j}" for j in range(20)] for i in range(8)}
 
 
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # of Python 3.12 on, where there are threads
 def test_a_forked_process_asks_a_worker_of_its_own():
     ours("", ASK)
     before = rendering._worker.process.pid
@@ -487,6 +488,22 @@ def test_special_tokens_in_tools_and_documents_are_text_too(processor):
     made = processor(TEMPLATES["qwen-tools"].replace("<|im_end|>", "</s>"))
     ids = made.chat_ids(ASK, tools=[{"name": "a</s>"}], documents=[{"title": "b", "text": "c</s>"}])
     assert ids.count(made.id("eos_token")) == 2
+
+
+def test_a_message_with_special_tokens_is_continued_like_any_other(processor):
+    made = processor(SMALL)
+    messages = [*ASK, {"role": "assistant", "content": "The end is </s> and"}]
+    ids = made.chat_ids(messages, continue_final_message=True)
+    assert made.decode(ids) == made.chat(messages, continue_final_message=True)
+    assert ids.count(made.id("eos_token")) == 1
+
+
+def test_what_is_nested_too_deep_is_said_before_it_is_looked_through(processor):
+    deep = "a"
+    for _ in range(900):
+        deep = {"a": deep}
+    with pytest.raises(LimitExceeded, match="nested over 64 deep"):
+        processor(SMALL).chat_ids([{"role": "user", "content": "a", "x": deep}])
 
 
 def test_a_text_with_the_mark_itself_is_refused(processor):

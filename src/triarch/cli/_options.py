@@ -4,6 +4,7 @@ import ast
 import dataclasses
 import inspect
 import re
+import tomllib
 from contextlib import suppress
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -102,3 +103,11 @@ def _comments(made: type) -> dict[str, str]:
                     if hit := COMMENT.search(field):
                         found[node.target.id] = hit[1]
     return found
+
+
+def value_of(text: str) -> Any:
+    """Numbers, truth values and lists as a recipe would write them; anything else is text."""
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text

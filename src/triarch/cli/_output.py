@@ -3,14 +3,14 @@
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
 import click
 
-from triarch.errors import InvalidInput, TriarchError, show
+from triarch.errors import SOME_FAILED, InvalidInput, TriarchError, show
 from triarch.files import replacing
 
 CELLS = 8  # numbers or names of a list that people get to see; --json has them all
@@ -49,6 +49,58 @@ def opened(path: Path | None) -> Iterator[IO[str]]:
     else:
         with replacing(path) as temporary, temporary.open("w", encoding="utf-8", errors="backslashreplace") as file:
             yield file
+
+
+def write(
+    answers: Iterable[tuple[Any, Any]],
+    only: bool,
+    form: str | None,
+    file: IO[str],
+    lines: Callable[[Any, Any], Iterable[str]] | None = None,
+) -> int:
+    """Answers as they come, and the exit code for those that are errors. The error of an only input is raised.
+
+    `lines` gives what people get to see of an answer and the id of its input: by default the rows of a table.
+    """
+    documents, code, lines = [], 0, lines or _Rows(only)
+    for id, answer in answers:
+        outcome = {"result": answer}
+        failed = isinstance(answer, TriarchError)
+        if failed:
+            if only and form != "jsonl":
+                raise answer
+            code = answer.exit_code if only else SOME_FAILED
+            outcome = {"error": {"type": type(answer).__name__, "message": str(answer)}}
+        if form == "jsonl":
+            print(to_json({"id": id} | outcome), file=file, flush=True)
+        elif form == "json":
+            documents.append(outcome if failed else answer)
+        elif failed:
+            say(f"input {id}: {answer}")
+        else:
+            for line in lines(id, answer):
+                print(line, file=file, flush=True)
+    if form == "json":
+        print(to_json(documents[0] if only else documents), file=file, flush=True)
+    return code
+
+
+class _Rows:
+    """Answers as people get them: aligned rows, each with the id of its input where there are several."""
+
+    def __init__(self, only: bool):
+        self.only, self.table = only, Table()
+
+    def __call__(self, id: Any, answer: Any) -> Iterator[str]:
+        shown = [row if self.only else {"id": id} | row for row in rows(answer)]
+        if not shown:
+            say("nothing found" if self.only else f"input {id}: nothing found")
+        yield from self.table.lines(shown)
+
+
+def harmless(text: str) -> str:
+    """Text of a model that cannot paint the terminal: control characters, but for line ends and tabs, are escaped."""
+    return "".join(c if c in "\n\t" or c.isprintable() else show(c) for c in text)
 
 
 def to_json(result: Any) -> str:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from triarch.cli._output import opened, say, to_json
-from triarch.cli.run import _path, _read, _write
+from triarch.cli._inputs import path, read
+from triarch.cli._output import opened, say, to_json, write
 from triarch.errors import SOME_FAILED, InvalidInput, TriarchError, Unsupported, show
 from triarch.files import parse_json
 
@@ -34,7 +34,7 @@ _model = click.option(
     required=True,
     envvar="TRIARCH_MODEL",
     show_envvar=True,
-    shell_complete=_path,
+    shell_complete=path,
     help="A folder or a repo id; one with a tokenizer and nothing else will do.",
 )
 _family = click.option("--family", help="The family, for a bare vocabulary without config.json.")
@@ -43,7 +43,7 @@ _output = click.option(
     "-o",
     "--output",
     type=Path,
-    shell_complete=_path,
+    shell_complete=path,
     help="Write to this file, whole or not at all.",
 )
 _json = click.option("form", "--json", flag_value="json", help="One JSON document: the result, or a list of them.")
@@ -58,7 +58,7 @@ _format = click.option(
 
 
 @command.command()
-@click.argument("files", nargs=-1, required=True, shell_complete=_path)
+@click.argument("files", nargs=-1, required=True, shell_complete=path)
 @click.option("--kind", default="wordpiece", show_default=True, help="wordpiece, bpe (of bytes), unigram, characters.")
 @click.option("--family", default="bert", show_default=True, help="Whose special tokens, and their places, it takes.")
 @click.option("--vocab-size", type=int, required=True, help="Entries at most, special tokens included.")
@@ -67,7 +67,7 @@ _format = click.option(
 @click.option("--max-characters", type=int, help="Know only that many characters, the most frequent; not for bpe.")
 @click.option("--column", default="text", show_default=True, help="Of a table, or of objects, the one with the text.")
 @_format
-@click.option("-o", "--output", type=Path, required=True, shell_complete=_path, help="The folder to write.")
+@click.option("-o", "--output", type=Path, required=True, shell_complete=path, help="The folder to write.")
 @click.option("--json", "as_json", is_flag=True, help="Write one JSON document.")
 def train(
     files: tuple[str, ...],
@@ -111,7 +111,7 @@ def train(
 
 
 @command.command()
-@click.argument("inputs", nargs=-1, metavar="[TEXT|FILE|-]...", shell_complete=_path)
+@click.argument("inputs", nargs=-1, metavar="[TEXT|FILE|-]...", shell_complete=path)
 @_model
 @_family
 @_revision
@@ -135,7 +135,7 @@ def encode(
     form: str | None,
 ) -> None:
     """Texts to ids, tokens, and where each token lies in the text: characters from and to."""
-    rows = _inputs(context, inputs, input_format)
+    rows = read(context, inputs, "text", input_format)
     processor = _load(model, family, revision)
 
     def encoded(row: Any) -> Any:
@@ -169,7 +169,7 @@ def decode(
     form: str | None,
 ) -> None:
     """Ids to text: of the command line, or those of each line of a pipe, with spaces or as JSON."""
-    rows = _inputs(context, (), None) if ids in ((), ("-",)) else iter([" ".join(ids)])
+    rows = read(context, (), "text", None) if ids in ((), ("-",)) else iter([" ".join(ids)])
     processor = _load(model, family, revision)
 
     def decoded(row: Any) -> str:
@@ -196,13 +196,6 @@ def _load(model: str, family: str | None, revision: str | None) -> "TextProcesso
     return load_tokenizer(model, family_name=family, revision=revision)
 
 
-def _inputs(context: click.Context, inputs: tuple[str, ...], input_format: str | None) -> Iterator[Any]:
-    """Rows of texts, files and pipes, one by one."""
-    if not inputs and sys.stdin.isatty():
-        context.fail("No input: give it here, or pipe lines in.")
-    return itertools.chain.from_iterable(_read(each, "text", input_format) for each in inputs or ["-"])
-
-
 def _answers(rows: Iterable[Any], answer: Callable[[Any], Any]) -> Iterator[Any]:
     """The answer to each row as it comes, or its error."""
     for row in rows:
@@ -219,7 +212,7 @@ def _write_all(rows: Iterator[Any], answer: Callable[[Any], Any], form: str | No
         say("no input")
     with opened(output) as file:
         answers = enumerate(_answers(itertools.chain(first, rows), answer))
-        return _write(answers, len(first) == 1, form, file)
+        return write(answers, len(first) == 1, form, file)
 
 
 def _texts(files: Iterable[str], column: str, kind: str | None) -> Iterator[str]:

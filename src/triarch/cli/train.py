@@ -1,13 +1,12 @@
 """Train a model from a recipe, or from files and flags."""
 
-import tomllib
 from pathlib import Path
 from typing import Any
 
 import click
 from click.core import ParameterSource
 
-from triarch.cli._options import options_of
+from triarch.cli._options import options_of, value_of
 from triarch.cli._output import pairs, say, to_json
 from triarch.errors import InvalidInput, show
 from triarch.training.settings import SUFFIXES, Settings, make, read_recipe
@@ -28,16 +27,8 @@ def _entries(_context: click.Context, option: click.Parameter, given: tuple[str,
         name, equals, value = entry.partition("=")
         if not equals or not name:
             raise click.BadParameter(f"found {entry!r}, wanted {option.metavar}.")
-        found[name] = value if option.name in ("columns", "about") else _value(value)
+        found[name] = value if option.name in ("columns", "about") else value_of(value)
     return found
-
-
-def _value(text: str) -> Any:
-    """Numbers, truth values and lists as a recipe would write them; anything else is text."""
-    try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        return text
 
 
 PARAMS = [

@@ -17,6 +17,7 @@ from triarch import limits
 from triarch.errors import CorruptFile, InvalidInput, LimitExceeded, UnsafeFile, Unsupported, show
 from triarch.files import PLAIN_NAME, Folder
 from triarch.inputs.rendering import Rendered, render
+from triarch.inputs.spelling import Guard
 from triarch.suggest import did_you_mean
 
 Messages = Sequence[Mapping[str, Any]]
@@ -48,21 +49,21 @@ class Format:
     templates: Mapping[str, str]
     specials: Mapping[str, str]
 
-    def write(self, messages: Messages, **options: Unpack[Options]) -> str:
+    def write(self, messages: Messages, *, guard: Guard | None = None, **options: Unpack[Options]) -> str:
         """A conversation as text.
 
         A message is a dict with a role and a content, a text or a list of {"type": "text", "text": …}; what else it
-        holds is the template's. Raises InvalidInput for messages that are none, Unsupported where there is no template,
-        and what `render` raises.
+        holds is the template's. A `guard` marks special tokens that are spelled in what the template is given. Raises
+        InvalidInput for messages that are none, Unsupported where there is no template, and what `render` raises.
         """
         check_messages(messages)
         if not options.get("continue_final_message"):
-            return self._render(messages, options).text
+            return self._render(messages, options, guard).text
         if options.get("add_generation_prompt"):
             raise InvalidInput(
                 "add_generation_prompt begins a message, continue_final_message goes on with one; choose"
             )
-        return self._continued(messages, options)
+        return self._continued(messages, options, guard)
 
     def spans(self, messages: Messages, tools: Sequence[Mapping[str, Any]] | None = None) -> tuple[str, Spans]:
         """A conversation as text, and the parts of it, in characters, that the model is to write.
@@ -95,7 +96,7 @@ class Format:
         stripped = part.rstrip()
         return len(part) - len(stripped) if end and stripped.endswith(end) else 0
 
-    def _render(self, messages: Messages, options: Options) -> Rendered:
+    def _render(self, messages: Messages, options: Options, guard: Guard | None = None) -> Rendered:
         tools, documents = options.get("tools"), options.get("documents")
         for what, listed in (("tools", tools), ("documents", documents)):
             if listed is not None and not _are_objects(listed):
@@ -109,8 +110,8 @@ class Format:
             "documents": documents,
             "add_generation_prompt": bool(options.get("add_generation_prompt")),
         }
-        _check_plain(variables := {**self.specials, **more, **given})
-        return render(self._template(options), variables)
+        _check_plain(variables := {**more, **given})
+        return render(self._template(options), {**self.specials, **(guard.mark(variables) if guard else variables)})
 
     def _template(self, options: Options) -> str:
         """As the reference chooses. Raises Unsupported where there is none, InvalidInput for an unknown name."""
@@ -136,7 +137,7 @@ class Format:
             )
         return self.templates[asked]
 
-    def _continued(self, messages: Messages, options: Options) -> str:
+    def _continued(self, messages: Messages, options: Options, guard: Guard | None) -> str:
         """The text up to the end of the last message's content, white space at its end as the template leaves it."""
         last = dict(messages[-1])
         content = last.get("content")
@@ -144,7 +145,7 @@ class Format:
             last["content"] = content + CONTINUED
         elif content:
             last["content"] = [*content[:-1], {**content[-1], "text": content[-1]["text"] + CONTINUED}]
-        text = self._render([*messages[:-1], last], options).text
+        text = self._render([*messages[:-1], last], options, guard).text
         head, mark, rest = text.rpartition(CONTINUED.rstrip())
         if not mark:
             raise InvalidInput("the chat template leaves out the content of the last message; it cannot be continued")

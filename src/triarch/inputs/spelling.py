@@ -56,13 +56,16 @@ class Guard:
         spelled = "|".join(longest_first) or "(?!)"
         self._token = re.compile(spelled)
         self._marked = re.compile(f"({self.MARK}?)({spelled})|{self.MARK}")  # a mark alone: its token was cut away
+        self.found = False  # whether anything was marked
 
     def mark(self, value: Any) -> Any:
         """Texts, and lists and dicts of them to any depth. Raises InvalidInput where the mark is in a text already."""
         if isinstance(value, str):
             if self.MARK in value:
                 raise InvalidInput("the conversation holds U+FDD0, which is no character; take it out")
-            return self._token.sub(lambda hit: self.MARK + hit[0], value)
+            marked, count = self._token.subn(lambda hit: self.MARK + hit[0], value)
+            self.found |= count > 0
+            return marked
         if isinstance(value, Mapping):
             return {key: self.mark(one) for key, one in value.items()}
         return [self.mark(one) for one in value] if isinstance(value, list | tuple) else value

@@ -288,15 +288,13 @@ class TextProcessor:
         What a message, tool or document spells like a special token is encoded as the plain text it is, so that nobody
         ends their turn from inside of it. With `parse_special` it becomes the token, as in the reference.
         """
-        guard = Guard(special_tokens(self._plain))
-        asked: dict[str, Any] = {"messages": messages, **options}
-        marked = {name: value if name == "chat_template" else guard.mark(value) for name, value in asked.items()}
-        if parse_special or marked == asked:
-            return self.encode(self.chat_format.write(messages, **options), special_tokens=False).ids
-        text = guard.turn(self.chat_format.write(**marked))
+        guard = None if parse_special else Guard(special_tokens(self._plain))
+        text = self.chat_format.write(messages, guard=guard, **options)
+        if guard is None or not guard.found:
+            return self.encode(text, special_tokens=False).ids
         check_text(text)
         with vocabulary.guarded(self._found.source):
-            return self._marked.encode(text, add_special_tokens=False).ids
+            return self._marked.encode(guard.turn(text), add_special_tokens=False).ids
 
     def chat_spans(self, messages: Messages, tools: Sequence[Mapping[str, Any]] | None = None) -> tuple[str, Spans]:
         """The text of `chat`, and where in it, in characters, the assistant's answers lie; see `Format.spans`."""
@@ -306,9 +304,9 @@ class TextProcessor:
         """Write the files that this library, and both major versions of the reference, read the same ids from."""
         folder.mkdir(parents=True, exist_ok=True)
         settings = {"model_max_length": self.max_tokens} | self.config | self._found.specials
-        settings["chat_template"] = saved(self.chat_format.templates)
-        if settings["chat_template"] is None:
-            del settings["chat_template"]
+        settings.pop("chat_template", None)
+        if (templates := saved(self.chat_format.templates)) is not None:
+            settings["chat_template"] = templates
         segments = ["token_type_ids"] if self.segments else []
         settings.setdefault("model_input_names", ["input_ids", *segments, "attention_mask"])
         if isinstance(settings.get("extra_special_tokens"), list):  # version 5; version 4 stops at a list here

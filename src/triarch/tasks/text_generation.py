@@ -103,17 +103,18 @@ class TextGeneration(Generating):
         if isinstance(row, str):
             if more:
                 raise InvalidInput(f"tokenizer_encode_kwargs has {show(next(iter(more)))!r}, which only a chat takes")
-            text = options.prefix + row
+            read = self.processor.encode(options.prefix + row, special_tokens=False).ids
         else:
-            variables = {"tools": options.tools, "documents": options.documents} | more
-            goes_on = _goes_on(row, options)
-            text, specials = (
-                self.processor.chat(  # type: ignore[attr-defined]
-                    row, add_generation_prompt=not goes_on, continue_final_message=goes_on, **variables
-                ),
-                False,
+            goes_on, specials = _goes_on(row, options), False
+            read = self.processor.chat_ids(
+                row,
+                tools=options.tools,
+                documents=options.documents,
+                add_generation_prompt=not goes_on,
+                continue_final_message=goes_on,
+                variables=more,
             )
-        ids, dropped = self._fitted(self.processor.encode(text, special_tokens=False).ids, specials, options)
+        ids, dropped = self._fitted(read, specials, options)
         if not ids and (begin := self.processor.id("bos_token")) is not None:
             ids = [begin]  # an empty prompt asks for a text from its beginning
         return Job([], tokens=len(ids) + dropped, dropped=dropped, notes=Prompt(ids, row))
