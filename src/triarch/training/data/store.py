@@ -166,7 +166,9 @@ def tokenizer_fingerprint(processor: "TextProcessor") -> str:
 def _of_rows(rows: Rows, exact: bool) -> Iterator[Document]:
     for i, row in enumerate(rows):
         file, number = rows.where(i)
-        yield Document(file, number, rows.origins[file], parts(row["text"].split("\n"), exact))
+        origin = rows.origins[file]
+        text = row["text"] if origin.unit else row["text"].removesuffix("\n")  # of a whole file, as it is streamed
+        yield Document(file, number, origin, parts(text.split("\n"), exact))
 
 
 def _digest_rows(rows: Rows) -> str:
