@@ -2,10 +2,10 @@
 
     python recipes/prepare.py intents --data DIR --output work/data
 
-NAME is a recipe's: intents, sentiment, pos, entities, qa or books. DIR holds the public sources in folders of their
-names: clinc150 (https://github.com/clinc/oos-eval), sst2, ud_ewt (https://universaldependencies.org), wnut17
-(https://github.com/leondz/emerging_entities_17), squad2_dev_half and fairytaleqa, classic_books. What a preparation
-leaves out it says.
+NAME is a recipe's: intents, sentiment, pos, entities, qa, books or shakespeare. DIR holds the public sources in folders
+of their names: clinc150 (https://github.com/clinc/oos-eval), sst2, ud_ewt (https://universaldependencies.org), wnut17
+(https://github.com/leondz/emerging_entities_17), squad2_dev_half and fairytaleqa, classic_books, tinyshakespeare
+(https://github.com/karpathy/char-rnn). What a preparation leaves out it says.
 """
 
 import argparse
@@ -96,12 +96,20 @@ def books(data: Path, output: Path) -> None:
         (folder / f"{path.stem}.txt").write_text(text.strip() + "\n", encoding="utf-8")
 
 
+def shakespeare(data: Path, output: Path) -> None:
+    """The first nine tenths to learn from, and the last, as nanoGPT splits them."""
+    text = (data / "tinyshakespeare" / "tinyshakespeare.txt").read_text(encoding="utf-8")
+    border = int(0.9 * len(text))
+    (output / "train.txt").write_text(text[:border], encoding="utf-8")
+    (output / "validation.txt").write_text(text[border:], encoding="utf-8")
+
+
 def write(path: Path, rows: Iterable[dict]) -> None:
     with path.open("w", encoding="utf-8") as file:
         file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
 
-RECIPES = {made.__name__: made for made in (intents, sentiment, pos, entities, qa, books)}
+RECIPES = {made.__name__: made for made in (intents, sentiment, pos, entities, qa, books, shakespeare)}
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

@@ -14,6 +14,7 @@ KINDS = {
     "entities": {"architecture": "BertForTokenClassification", "labels": NAMES},
     "qa": {"architecture": "BertForQuestionAnswering"},
     "bert-books": {"architecture": "BertForPreTraining"},
+    "text-books": {"model_type": "gpt2", "architecture": "GPT2LMHeadModel", "n_positions": 512},
 }
 CARD = """---
 license: cc-by-4.0
@@ -41,6 +42,6 @@ model-index:
 def write(home: Path) -> Path:
     """All of them, with cards."""
     for name in starters.FOLDERS:
-        tiny.write_checkpoint(home / name, "bert", **KINDS[name])
+        tiny.write_checkpoint(home / name, **{"model_type": "bert"} | KINDS[name])
         (home / name / "README.md").write_text(CARD.format(name=name), encoding="utf-8")
     return home

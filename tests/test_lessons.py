@@ -5,6 +5,7 @@ import re
 import shlex
 
 import pytest
+import torch
 
 import stand_ins
 import triarch
@@ -13,7 +14,20 @@ from triarch import starters
 from triarch.cli import main
 from triarch.errors import TriarchError
 from triarch.tour import lesson_page, lesson_rows, lessons, page, terminal
-from triarch.tour.lessons import Blank, Guess, Name, Pair, Post, Reply, Span, Tagged, Utterance, Word
+from triarch.tour.lessons import (
+    Blank,
+    Continuation,
+    Guess,
+    Name,
+    Pair,
+    Post,
+    Reply,
+    Span,
+    Tagged,
+    Token,
+    Utterance,
+    Word,
+)
 
 
 def taught(school, task):
@@ -83,6 +97,18 @@ def test_every_word_has_the_tag_of_its_first_token(school):
         assert {word.tag for word in row.words} <= set(stand_ins.TAGS)
 
 
+def test_tokens_are_those_of_what_follows_with_their_probabilities(school, tmp_path, monkeypatch):
+    monkeypatch.setattr(starters, "home", lambda: stand_ins.write(tmp_path))
+    follows = [pair for pair in lessons.inputs()["pairs"] if pair["follows"]]
+    model = triarch.load(starters.folder("text-books"))
+    for row, pair in zip(taught(school, "text-generation").rows, follows, strict=True):
+        assert "".join(token.text for token in row.tokens).strip() == pair["second"]
+        ids = model.processor.encode(f"{pair['first']} {pair['second']}").ids
+        last = model(torch.tensor([ids])).logits[0, -2].softmax(-1).detach()
+        assert row.tokens[-1].score == pytest.approx(float(last[ids[-1]]), rel=1e-5)
+        assert row.tokens[-1].likeliest == (int(last.argmax()) == ids[-1])
+
+
 def test_answers_are_spans_of_the_passage(school):
     for row in taught(school, "question-answering").rows:
         assert all(row.passage[span.start : span.end] == span.text for span in row.spans)
@@ -102,6 +128,7 @@ def test_probabilities_are_probabilities(school):
     scores += [span.score for row in taught(school, "question-answering").rows for span in row.spans]
     scores += [guess.score for row in taught(school, "fill-mask").rows for guess in row.guesses]
     scores += [row.score for row in taught(school, "next-sentence").rows]
+    scores += [token.score for row in taught(school, "text-generation").rows for token in row.tokens]
     assert all(0 <= score <= 1 for score in scores)
 
 
@@ -121,6 +148,7 @@ def test_probabilities_are_probabilities(school):
         (Blank("a ", " b", [Guess("x", 0.5)], "y", "book"), (0, 1)),
         (Pair("a", "b", said=False, score=0.9, follows=False), (1, 1)),
         (Pair("a", "b", said=True, score=0.9, follows=False), (0, 1)),
+        (Continuation("a", [Token(" b", 0.5, True), Token(" c", 0.1, False)], " d"), (1, 2)),
     ],
 )
 def test_only_what_was_meant_is_right(row, points):

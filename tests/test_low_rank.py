@@ -233,8 +233,11 @@ def test_what_peft_wrote_gives_what_peft_gives(name, tmp_path):
     save_file(tensors, tmp_path / "adapter_model.safetensors")
     model = triarch.load(tmp_path, base=base)
     want = torch.tensor(golden["scores"])
-    scores = answer(model, **{key: torch.tensor(rows) for key, rows in golden["inputs"].items()}).logits
-    torch.testing.assert_close(scores[..., : want.shape[-1]], want, atol=1e-5, rtol=1e-5)
+    inputs = {key: torch.tensor(rows) for key, rows in golden["inputs"].items()}
+    scores = answer(model, **inputs).logits[..., : want.shape[-1]]
+    if scores.ndim == 3:  # what padding gives nobody reads
+        scores, want = (part[inputs["attention_mask"] == 1] for part in (scores, want))
+    torch.testing.assert_close(scores, want, atol=1e-5, rtol=1e-5)
     assert model.processor is not None
 
 

@@ -159,7 +159,7 @@ def processor():
 
 
 def test_objectives_are_found_by_their_files():
-    assert objectives() == sorted([*HEADS, "distillation"])
+    assert objectives() == sorted([*HEADS, "distillation", "clm", "chat"])
     for made in map(objective, objectives()):
         assert objective(made.NAME) is made
         assert issubclass(made, Objective)

@@ -22,7 +22,7 @@ from triarch.weights import adapters, files
 REPOSITORY = Path(__file__).parents[1]
 REAL = REPOSITORY / "starters"
 MOST_BYTES = 25_000_000
-ADAPTERS = [name for name in starters.FOLDERS if name != "bert-books"]
+ADAPTERS = [name for name in starters.FOLDERS if name not in ("bert-books", "text-books")]
 
 
 @pytest.fixture(scope="module")
@@ -340,6 +340,14 @@ def test_real_guesses_are_words_of_8000():
     guesses = fill("It was a dark and stormy [MASK].", top_k=5)
     assert len(guesses) == 5
     assert all(0 < guess["score"] <= 1 for guess in guesses)
+
+
+def test_real_text_goes_on_in_the_same_words_for_the_same_seed():
+    go_on = real("text-generation")
+    said = [go_on("It was a dark and stormy", max_new_tokens=12, seed=3)[0]["generated_text"] for _ in range(2)]
+    assert said[0] == said[1]
+    assert len(said[0]) > len("It was a dark and stormy")
+    assert sum(p.numel() for p in go_on.model.parameters()) < 8_000_000
 
 
 def test_real_next_sentence_says_one_of_two():

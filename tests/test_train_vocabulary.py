@@ -300,7 +300,9 @@ BAD = [
     ({"size": 1 << 40}, "wanted a count up to 16,777,216"),
     ({"min_frequency": 0}, "min_frequency is 0"),
     ({"max_characters": "3"}, "max_characters is 3, wanted a count"),
-    ({"kind": "unigram", "min_frequency": 2}, "which Unigram does not join"),
+    ({"kind": "unigram", "min_frequency": 2}, "which unigram does not join"),
+    ({"kind": "characters", "min_frequency": 2}, "which characters does not join"),
+    ({"kind": "characters", "size": 20}, "5 special tokens and 74 characters; ask for at least 79, or set max_char"),
     ({"kind": "bpe", "max_characters": 2}, "byte-level BPE has bytes"),
     ({"max_characters": 1, "texts": ["abc abd"]}, "no word is left of the 1 most frequent characters"),
 ]
@@ -334,3 +336,28 @@ def test_an_error_of_the_source_comes_through():
     for kind in KINDS:
         with pytest.raises(InvalidInput, match=r"^line 7 is broken$"):
             train(kind, texts=failing())
+
+
+# Characters
+
+
+def test_characters_come_back_to_the_letter_here_and_in_the_reference(tmp_path):
+    text = "First Citizen:\nBefore we\n\n  proceed — señor 👍🏽<s>\t"
+    processor = train("characters", texts=text.split("\n"), text_format=FORMATS["bpe"])
+    specials = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
+    assert entries(processor) == [*specials, *sorted(set(text))]
+    ids = processor.encode(text, special_tokens=False, parse_special=False).ids
+    assert len(ids) == len(text)
+    assert processor.decode(ids) == text
+    save_vocabulary(processor, tmp_path)
+    assert {path.suffix for path in tmp_path.iterdir()} == {".json"}
+    theirs = AutoTokenizer.from_pretrained(tmp_path)
+    plain = text.replace("<s>", "")
+    assert theirs(plain)["input_ids"] == processor.encode(plain).ids
+    assert theirs.decode(ids) == text
+
+
+def test_characters_that_were_not_seen_are_unknown():
+    processor = train("characters", texts=["abba ba", "b c"], max_characters=3)
+    assert entries(processor)[5:] == ["\n", " ", "a", "b"]
+    assert processor.tokens(processor.encode("a\ncz", special_tokens=False).ids) == ["a", "\n", "[UNK]", "[UNK]"]

@@ -26,7 +26,7 @@ class Scores(NamedTuple):
     f1: float
 
 
-FALLING = frozenset({"loss", "perplexity", "mse", "mae"})
+FALLING = frozenset({"loss", "perplexity", "bits_per_byte", "mse", "mae"})
 
 
 def falls(name: str) -> bool:
@@ -138,6 +138,11 @@ def perplexity(loss: float, count: float) -> float:
     if not count:
         return math.nan
     return math.exp(loss / count) if loss / count < 700 else math.inf
+
+
+def bits_per_byte(loss: float, size: float) -> float:
+    """A summed loss over the bytes of the text, in bits: comparable whatever the tokens are. nan of nothing."""
+    return loss / math.log(2) / size if size else math.nan
 
 
 # Tags

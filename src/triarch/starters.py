@@ -32,6 +32,7 @@ SERVES = {
     "question-answering": "qa",
     "fill-mask": "bert-books",
     "next-sentence": "bert-books",
+    "text-generation": "text-books",
     "embedding": ENCODER,
     "feature-extraction": ENCODER,
     "sentence-similarity": ENCODER,

@@ -31,6 +31,7 @@ MODELS = {  # what is adapted, and which modules are saved whole
     "bert-labels": {"task_type": "SEQ_CLS", "target_modules": BERT, "modules_to_save": ["bert.pooler", "classifier"]},
     "distilbert-tags": {"task_type": "TOKEN_CLS", "target_modules": ["q_lin", "lin2"], "use_rslora": True},
     "bert-words": {"target_modules": ["value"], "modules_to_save": None},
+    "gpt2": {"task_type": "CAUSAL_LM", "target_modules": ["c_attn", "c_proj", "c_fc"], "fan_in_fan_out": True},
 }
 
 

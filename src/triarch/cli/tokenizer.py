@@ -59,7 +59,7 @@ _format = click.option(
 
 @command.command()
 @click.argument("files", nargs=-1, required=True, shell_complete=path)
-@click.option("--kind", default="wordpiece", show_default=True, help="wordpiece, bpe (of bytes) or unigram.")
+@click.option("--kind", default="wordpiece", show_default=True, help="wordpiece, bpe (of bytes), unigram, characters.")
 @click.option("--family", default="bert", show_default=True, help="Whose special tokens, and their places, it takes.")
 @click.option("--vocab-size", type=int, required=True, help="Entries at most, special tokens included.")
 @click.option("--lowercase/--no-lowercase", default=None, help="By default as the family for wordpiece, else not.")

@@ -1,4 +1,5 @@
-"""Train a vocabulary on texts: WordPiece, byte-level BPE or Unigram, by the trainers of the `tokenizers` library.
+"""Train a vocabulary on texts: WordPiece, byte-level BPE or Unigram, by the trainers of the `tokenizers` library; or
+their characters.
 
 WordPiece as in BERT (Schuster & Nakajima 2012; pieces are found by frequency, as in Sennrich et al. 2015,
 https://arxiv.org/abs/1508.07909), byte-level BPE as in GPT-2 and RoBERTa (Radford et al. 2019), Unigram as in XLM-R and
@@ -9,9 +10,11 @@ inner letters in the order of a randomized hash table, by which ties are decided
 probabilities and scores rare letters in such an order. So the alphabet is numbered here, and scores are rounded.
 
 What comes back from ids: byte-level BPE gives every text back to the letter (encode with `special_tokens=False` and
-`parse_special=False`). Unigram gives back the text in Unicode's NFKC form, runs of whitespace as one space, none at the
-ends, and characters that were not in the texts as the unknown token. WordPiece loses as much as BERT's: spaces around
-punctuation, control characters, with `lowercase` case and accents, and whole words with an unknown character.
+`parse_special=False`), and so do characters those texts that have no others than were seen, or the end of a line; any
+other comes back as the unknown token. Unigram gives back the text in Unicode's NFKC form, runs of whitespace as one
+space, none at the ends, and characters that were not in the texts as the unknown token. WordPiece loses as much as
+BERT's: spaces around punctuation, control characters, with `lowercase` case and accents, and whole words with an
+unknown character.
 """
 
 import json
@@ -30,7 +33,7 @@ from triarch.inputs.text import TextProcessor, check_text
 from triarch.inputs.vocabulary import Vocabulary
 from triarch.suggest import did_you_mean
 
-KINDS = ("wordpiece", "bpe", "unigram")
+KINDS = ("wordpiece", "bpe", "unigram", "characters")
 MIN_FREQUENCY = 2  # a pair of pieces seen but once is chance
 INNER = "##"  # how WordPiece writes a piece inside a word
 
@@ -75,6 +78,9 @@ def train_vocabulary(
         tokenizer = _unigram(bool(lowercase))
         words = _frequent(_count(texts, tokenizer), max_characters)
         tokenizer.model = _train_unigram(words, vocab_size, specials, _needed(unknown))
+    elif kind == "characters":
+        tokenizer = _characters(bool(lowercase))
+        tokenizer.model = _alphabet(texts, tokenizer, vocab_size, specials, _needed(unknown), max_characters)
     else:
         tokenizer = _byte_level(bool(lowercase))
         tokenizer.model = _train_bpe(texts, tokenizer, vocab_size, specials, frequency)
@@ -84,7 +90,7 @@ def train_vocabulary(
 def save_vocabulary(processor: TextProcessor, folder: Path) -> None:
     """Write what `TextProcessor.save` writes, and the bare vocabulary that the reference's older classes expect.
 
-    That is vocab.txt, or vocab.json with merges.txt; of a Unigram vocabulary there is no such file.
+    That is vocab.txt, or vocab.json with merges.txt; of Unigram and of characters there is no such file.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -96,7 +102,7 @@ def save_vocabulary(processor: TextProcessor, folder: Path) -> None:
         write_text(
             folder / "vocab.txt", "".join(f"{piece}\n" for piece in sorted(state["vocab"], key=state["vocab"].get))
         )
-    elif state["type"] == "BPE":
+    elif isinstance(processor.tokenizer.pre_tokenizer, pre_tokenizers.ByteLevel):
         write_text(folder / "vocab.json", json.dumps(state["vocab"], ensure_ascii=False) + "\n")
         merges = "".join(f"{left} {right}\n" for left, right in state["merges"])
         write_text(folder / "merges.txt", f"#version: 0.2\n{merges}")
@@ -112,8 +118,8 @@ def _check(texts: object, kind: str, vocab_size: int, min_frequency: int | None,
     for name, value in {"min_frequency": min_frequency, "max_characters": max_characters}.items():
         if value is not None and (type(value) is not int or value < 1):
             raise InvalidInput(f"{name} is {show(value)}, wanted a count")
-    if min_frequency is not None and kind == "unigram":
-        raise InvalidInput("min_frequency is for pairs, which Unigram does not join; leave it out")
+    if min_frequency is not None and kind in ("unigram", "characters"):
+        raise InvalidInput(f"min_frequency is for pairs, which {kind} does not join; leave it out")
     if max_characters is not None and kind == "bpe":
         raise InvalidInput("max_characters is for characters, and byte-level BPE has bytes; leave it out")
 
@@ -124,7 +130,7 @@ def _needed(unknown: str | None) -> str:
     return unknown
 
 
-# The three pipelines, before training
+# The pipelines, before training
 
 
 def _wordpiece(lowercase: bool) -> Tokenizer:
@@ -141,6 +147,14 @@ def _byte_level(lowercase: bool) -> Tokenizer:
         tokenizer.normalizer = normalizers.Lowercase()
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
+    return tokenizer
+
+
+def _characters(lowercase: bool) -> Tokenizer:
+    tokenizer = Tokenizer(models.BPE())  # which, without any pair to join, is letters
+    if lowercase:
+        tokenizer.normalizer = normalizers.Lowercase()
+    tokenizer.decoder = decoders.Fuse()
     return tokenizer
 
 
@@ -197,11 +211,15 @@ def _frequent(words: Counter[str], most: int | None) -> Counter[str]:
     for word, count in words.items():
         for character in word:
             counts[character] += count
-    kept = set(sorted(counts, key=lambda character: (-counts[character], character))[:most])
+    kept = set(_most_frequent(counts, most))
     left = Counter({word: count for word, count in words.items() if kept.issuperset(word)})
     if not left:
         raise InvalidInput(f"no word is left of the {most} most frequent characters; raise max_characters")
     return left
+
+
+def _most_frequent(counts: Counter[str], most: int) -> list[str]:
+    return sorted(counts, key=lambda character: (-counts[character], character))[:most]
 
 
 def _repeated(words: Counter[str]) -> Iterator[str]:
@@ -258,6 +276,19 @@ def _train_bpe(
     trained.normalizer, trained.pre_tokenizer = tokenizer.normalizer, tokenizer.pre_tokenizer
     trained.train_from_iterator(_texts(texts), trainer)
     return trained.model
+
+
+def _alphabet(
+    texts: Iterable[str], tokenizer: Tokenizer, vocab_size: int, specials: list[str], unknown: str, most: int | None
+) -> models.Model:
+    counts: Counter[str] = Counter()
+    for text in _texts(texts):
+        counts.update(tokenizer.normalizer.normalize_str(text) if tokenizer.normalizer else text)
+    kept = counts if most is None else _most_frequent(counts, most)
+    letters = sorted({*kept, "\n"})  # which a text that came as a line of a file does not show
+    _room(vocab_size, specials, len(letters), "characters")
+    vocabulary = {token: id_ for id_, token in enumerate([*specials, *letters])}
+    return models.BPE(vocabulary, [], unk_token=unknown)
 
 
 def _train_unigram(words: Counter[str], vocab_size: int, specials: list[str], unknown: str) -> models.Model:

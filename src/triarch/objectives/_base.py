@@ -1,8 +1,8 @@
 """What all objectives share.
 
-An objective turns what was read into examples (`examples`, or `compose` where it learns from running text), examples
-into a batch (`batch`), and the model's scores for that batch into losses (`losses`). It knows nothing of optimizers,
-steps or files.
+An objective turns what was read into examples (`examples`, or `compose` and `continued` where it learns from running
+text), examples into a batch (`batch`), and the model's scores for that batch into losses (`losses`). It knows nothing
+of optimizers, steps or files.
 
 A loss is a sum and a count, kept apart: over several micro-batches the sums add up, and so do the counts, so that a
 batch taken in pieces has to the last bit of mathematics the gradient of the whole. The counts come from the targets
@@ -49,6 +49,14 @@ class Passage(NamedTuple):
     starts: np.ndarray  # (T,) bool: here a word begins
 
 
+class Stretch(NamedTuple):
+    """A part of a document, to the letter, as tokens without special ones."""
+
+    ids: np.ndarray  # (T,) int64
+    begins: bool  # the document begins with it
+    ends: bool  # and ends with it
+
+
 class Batch(NamedTuple):
     inputs: dict[str, Tensor]  # what the model takes
     targets: dict[str, Tensor]
@@ -71,7 +79,7 @@ class Objective:
 
     NAME: ClassVar[str]  # as recipes write it: the name of its file, with dashes
     SCORES: ClassVar[str]  # the kind of head it trains, by the names in family.py
-    READS: ClassVar[str] = "rows"  # or "documents", for running text
+    READS: ClassVar[str] = "rows"  # or "documents", sentences of running text; or "texts", all of it to the letter
     FIELDS: ClassVar[tuple[str, ...]] = ()  # columns of its rows, if these are its own; those ending in ? may be absent
     METRIC: ClassVar[str] = "loss"  # the one by which the best model is kept
     WHOLE: ClassVar[bool] = False  # the loss of a row depends on the other rows: batches are never taken in pieces
@@ -117,9 +125,13 @@ class Objective:
         """Running text -> an example, freshly corrupted. `other()` gives passages of another document."""
         raise NotImplementedError
 
+    def continued(self, stretches: Sequence[Stretch]) -> Example:
+        """Running text, to the letter -> an example; what follows one upon the other is of different documents."""
+        raise NotImplementedError
+
     @property
     def room(self) -> int:
-        """How many tokens the passages of one example have together: that many fit beside the special ones."""
+        """How many tokens of running text one example has: that many fit beside the special ones."""
         raise NotImplementedError
 
     @property

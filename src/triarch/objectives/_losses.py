@@ -1,4 +1,7 @@
-"""What the losses of several objectives are made of. Shapes: B sequences, T tokens, C classes."""
+"""What the losses of several objectives are made of.
+
+Shapes: B sequences, T tokens, N chosen ones, C classes, V vocabulary.
+"""
 
 from __future__ import annotations
 
@@ -47,3 +50,17 @@ def wide(scores: Tensor) -> Tensor:
 def rows(scores: Tensor) -> np.ndarray:
     """Scores (B, …) as float32 on the CPU."""
     return scores.float().cpu().numpy()
+
+
+def guesses(logits: Tensor, words: Tensor) -> list[tuple[float, float, float]]:
+    """Logits (N, V) of the words (B, T) that are not IGNORED -> (loss, count, right ones) of each row."""
+    import torch.nn.functional as F
+
+    chosen = words != IGNORED
+    loss = F.cross_entropy(wide(logits), words[chosen], reduction="none")
+    right = logits.argmax(-1) == words[chosen]
+    row = chosen.nonzero()[:, 0]
+    table = loss.new_zeros(len(words), 3)
+    for column, values in enumerate((loss, loss.new_ones(len(row)), right.to(loss.dtype))):
+        table[:, column].index_add_(0, row, values)
+    return [(a, b, c) for a, b, c in table.double().cpu().tolist()]

@@ -15,7 +15,7 @@ from triarch import metrics
 from triarch.objectives import mlm
 from triarch.objectives._base import IGNORED, Batch, Example, Passage
 from triarch.objectives._corruption import pair
-from triarch.objectives._losses import cross_entropy
+from triarch.objectives._losses import cross_entropy, guesses
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -52,9 +52,9 @@ class Bert(mlm.Mlm):
 
     def outcomes(self, scores: Any, batch: Batch) -> list[Any]:
         """(loss, chosen tokens, those guessed right, whether the class was) of each row."""
-        guesses = mlm.guesses(scores.prediction_logits, batch.targets["words"])
+        found = guesses(scores.prediction_logits, batch.targets["words"])
         right = (scores.seq_relationship_logits.argmax(-1) == batch.targets["follows"]).tolist()
-        return [(*guess, follows) for guess, follows in zip(guesses, right, strict=True)]
+        return [(*guess, follows) for guess, follows in zip(found, right, strict=True)]
 
     def measure(self, outcomes: list[Any]) -> dict[str, float]:
         words = super().measure([outcome[:3] for outcome in outcomes])

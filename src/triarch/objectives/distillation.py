@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 import numpy as np
 
 from triarch.errors import InvalidInput, Unsupported
-from triarch.objectives._base import IGNORED, Batch, Example, Objective, Passage
+from triarch.objectives._base import IGNORED, Batch, Example, Objective, Passage, Stretch
 from triarch.objectives._losses import wide
 
 if TYPE_CHECKING:
@@ -73,6 +73,9 @@ class Distillation(Objective):
         self, passages: Sequence[Passage], other: Callable[[], Sequence[Passage]], rng: np.random.Generator
     ) -> Example:
         return self.inner.compose(passages, other, rng)
+
+    def continued(self, stretches: Sequence[Stretch]) -> Example:
+        return self.inner.continued(stretches)
 
     @property
     def room(self) -> int:

@@ -19,7 +19,7 @@ from triarch import metrics
 from triarch.errors import InvalidInput, LimitExceeded, Unsupported
 from triarch.objectives._base import IGNORED, Batch, Example, Objective, Passage
 from triarch.objectives._corruption import choose, hide, joined
-from triarch.objectives._losses import cross_entropy, padded_targets, wide
+from triarch.objectives._losses import cross_entropy, guesses, padded_targets
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -108,17 +108,3 @@ def room(processor: Any, most: int, pair: bool) -> int:
     if left < 1 + pair:
         raise InvalidInput(f"max_tokens is {most}, of which special tokens leave {max(left, 0)}; ask for more")
     return left
-
-
-def guesses(logits: Tensor, words: Tensor) -> list[tuple[float, float, float]]:
-    """Logits (N, V) of the words (B, T) that are not IGNORED -> (loss, count, right ones) of each row."""
-    import torch.nn.functional as F
-
-    chosen = words != IGNORED
-    loss = F.cross_entropy(wide(logits), words[chosen], reduction="none")
-    right = logits.argmax(-1) == words[chosen]
-    row = chosen.nonzero()[:, 0]
-    table = loss.new_zeros(len(words), 3)
-    for column, values in enumerate((loss, loss.new_ones(len(row)), right.to(loss.dtype))):
-        table[:, column].index_add_(0, row, values)
-    return [(a, b, c) for a, b, c in table.double().cpu().tolist()]

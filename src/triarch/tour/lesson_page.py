@@ -9,9 +9,24 @@ from typing import Any
 
 from triarch.pages import key, table
 from triarch.starters import Card
-from triarch.tour.lessons import Blank, Guess, Lesson, Name, Pair, Post, Reply, School, Tagged, Utterance, Word
+from triarch.tour.lessons import (
+    Blank,
+    Continuation,
+    Guess,
+    Lesson,
+    Name,
+    Pair,
+    Post,
+    Reply,
+    School,
+    Tagged,
+    Token,
+    Utterance,
+    Word,
+)
 
 UNSURE = 0.9  # below that the probability stands beside a tag
+LIKELIEST = "g1"  # the colour of tokens that the model found likelier than all others
 
 # Colours of kinds of words and of names; what is not here has none
 TAGS = {
@@ -239,6 +254,27 @@ was put there from a different one. The same model, and the same books that it h
 <ul class="pairs">{shown}</ul>"""
 
 
+def continuations(rows: list[Continuation]) -> str:
+    cards = "".join(
+        f'<div class="card"><h3 class="query">“{escape(row.begin)}”</h3>'
+        f'<ol class="tagged">{"".join(map(_token, row.tokens))}</ol>'
+        f"<p>The model goes on: <i>{escape(row.said.strip())}</i></p></div>"
+        for row in rows
+    )
+    return f"""<p>A decoder gives every token a probability of coming next, and that is all it does: text is written by
+taking one of them, and asking again. Below each beginning stand the author's own next words, in the model's tokens,
+each with the probability that it had; {key(LIKELIEST)} marks those that the model found likeliest of all. What it goes
+on with itself was drawn. The books are some that it has not read.</p>
+<div class="grid">{cards}</div>"""
+
+
+def _token(token: Token) -> str:
+    return (
+        f'<li class="{LIKELIEST if token.likeliest else "none"}" title="{token.score:.2%}"><b>{escape(token.text)}</b>'
+        f"<small>{escape(percent(token.score))}</small></li>"
+    )
+
+
 # By task: the heading, and what makes the section of the lesson's rows
 SECTIONS: dict[str, tuple[str, Callable[[list[Any]], str]]] = {
     "text-classification": ("What is wanted", utterances),
@@ -247,6 +283,7 @@ SECTIONS: dict[str, tuple[str, Callable[[list[Any]], str]]] = {
     "question-answering": ("Answers in a text", replies),
     "fill-mask": ("Hidden words", blanks),
     "next-sentence": ("What follows", pairs),
+    "text-generation": ("What comes next", continuations),
 }
 COMMANDS = {
     "text-classification": '"Wake me at half past six tomorrow"',
@@ -255,4 +292,5 @@ COMMANDS = {
     "question-answering": '--question "Where did Ada live?" "Ada lived in London."',
     "fill-mask": '"I was very [MASK] and sleepy."',
     "next-sentence": '"I stood up." --text-pair "I looked round me."',
+    "text-generation": '"I stood up and looked" --max-new-tokens 20 --seed 1',
 }

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from triarch.tour.lesson_page import percent
-from triarch.tour.lessons import Blank, Lesson, Pair, Post, Reply, Tagged, Utterance
+from triarch.tour.lessons import Blank, Continuation, Lesson, Pair, Post, Reply, Tagged, Utterance
 
 SILENT = "the text does not say"
 WORDS = 6  # of a sentence on a line
@@ -66,6 +66,14 @@ def _pair(row: Pair) -> list[list[str]]:
     return [[row.first, row.second, f"{said} {percent(row.score)}", meant]]
 
 
+def _continuation(row: Continuation) -> list[list[str]]:
+    lines = [row.tokens[start : start + WORDS] for start in range(0, len(row.tokens), WORDS)]
+    return [
+        [row.begin if number == 0 else "", ", ".join(f"{token.text.strip()} {percent(token.score)}" for token in line)]
+        for number, line in enumerate(lines)
+    ] + [["", f"instead: {row.said.strip()}"]]
+
+
 def _unless(right: bool, meant: str) -> str:
     return "-" if right else meant
 
@@ -77,4 +85,5 @@ ROWS: dict[str, tuple[list[str], Callable[[Any], list[list[str]]]]] = {
     "question-answering": (["question", "sure", "answer", "meant"], _reply),
     "fill-mask": (["text", "guesses", "the author's"], _blank),
     "next-sentence": (["first", "second", "follows", "in the book"], _pair),
+    "text-generation": (["text", "the author's next tokens, and how likely the model found them"], _continuation),
 }

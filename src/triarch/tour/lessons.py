@@ -17,7 +17,7 @@ from triarch.tasks import pipeline
 if TYPE_CHECKING:
     from triarch.tasks._base import Task
 
-SHOWN_INTENTS, SHOWN_WORDS = 3, 5
+SHOWN_INTENTS, SHOWN_WORDS, SHOWN_TOKENS = 3, 5, 24
 
 
 @dataclass(frozen=True)
@@ -135,6 +135,24 @@ class Pair:
     @property
     def points(self) -> tuple[int, int]:
         return int(self.said == self.follows), 1
+
+
+@dataclass(frozen=True)
+class Token:
+    text: str
+    score: float  # the probability that the model gave it, before it was read
+    likeliest: bool  # whether no other had a higher one
+
+
+@dataclass(frozen=True)
+class Continuation:
+    begin: str
+    tokens: list[Token]  # that the author goes on with
+    said: str  # what the model goes on with
+
+    @property
+    def points(self) -> tuple[int, int]:
+        return sum(token.likeliest for token in self.tokens), len(self.tokens)
 
 
 @dataclass(frozen=True)
@@ -258,6 +276,26 @@ def pairs(judge: Task) -> list[Pair]:
     ]
 
 
+def continuations(go_on: Task) -> list[Continuation]:
+    """The passages that follow one another in their book: how likely the second is, and another in its place."""
+    import torch
+
+    found = []
+    for asked in (pair for pair in inputs()["pairs"] if pair["follows"]):
+        begin, text = asked["first"], f"{asked['first']} {asked['second']}"
+        (said,) = go_on(begin, max_new_tokens=SHOWN_TOKENS, seed=1, return_full_text=False)
+        encoding = go_on.processor.encode(text)
+        with torch.inference_mode():
+            scores = go_on.model(torch.tensor([encoding.ids])).logits[0].softmax(-1)  # (T, V)
+        tokens = [
+            Token(text[start:end], float(row[id_]), bool(row[id_] == row.max()))
+            for id_, (start, end), row in zip(encoding.ids[1:], encoding.offsets[1:], scores, strict=False)
+            if end > len(begin)
+        ]
+        found.append(Continuation(begin, tokens, said["generated_text"]))
+    return found
+
+
 # In the order in which they are shown
 TASKS: dict[str, Callable[[Any], list[Any]]] = {
     "text-classification": utterances,
@@ -266,4 +304,5 @@ TASKS: dict[str, Callable[[Any], list[Any]]] = {
     "question-answering": replies,
     "fill-mask": blanks,
     "next-sentence": pairs,
+    "text-generation": continuations,
 }

@@ -14,14 +14,21 @@ from triarch.checkpoint import label_tables, load, load_processor, load_tokenize
 from triarch.errors import InvalidInput, Unsupported, show
 from triarch.family import Network
 from triarch.layers import low_rank
-from triarch.layers.attention import Attention
 from triarch.models import Family, family
+from triarch.models import scores as scores_of
 from triarch.objectives import objective as objective_class
 from triarch.objectives._base import Objective
 from triarch.suggest import did_you_mean
 from triarch.training.settings import Settings
 
-SPECIALS = {"pad_token": "pad_token_id", "cls_token": "bos_token_id", "sep_token": "eos_token_id"}
+# Roles of tokens, and under which name config.json has their ids; encoders begin and end texts with tokens of their own
+SPECIALS = {
+    "pad_token": "pad_token_id",
+    "cls_token": "bos_token_id",
+    "sep_token": "eos_token_id",
+    "bos_token": "bos_token_id",
+    "eos_token": "eos_token_id",
+}
 
 
 def make_objective(settings: Settings, made: type[Objective], network: Network) -> Objective:
@@ -54,6 +61,15 @@ def make_objective(settings: Settings, made: type[Objective], network: Network) 
     return outer(processor=network.processor, inner=inner, teacher=teacher, **outer_options)
 
 
+def of_text(settings: Settings) -> str:
+    """The objective that running text is for: next words, where the model has a head for these and none for hidden."""
+    if settings.model is None and settings.family is None:
+        return "mlm"
+    kind = opened(settings.model).kind if settings.model is not None else family(str(settings.family))
+    given = {scores_of(head).__name__ for head in kind.heads.values()}
+    return "clm" if "NextWordScores" in given and "WordScores" not in given else "mlm"
+
+
 def make_network(settings: Settings, made: type[Objective], rows: Iterable[dict[str, Any]]) -> Network:
     """The model, in float32: a checkpoint's, with a new head where it lacks the one that is needed, or a new one.
 
@@ -77,8 +93,8 @@ def make_network(settings: Settings, made: type[Objective], rows: Iterable[dict[
                 f"triarch tokenizer train --family {settings.family}"
             )
     # Under the names of config.json whatever ids these tokens have here: positions and padding go by them
-    ids = {key: processor.id(role) for role, key in SPECIALS.items() if key in raw or role == "pad_token"}
-    raw |= {key: id_ for key, id_ in ids.items() if id_ is not None}
+    ids = [(key, processor.id(role)) for role, key in SPECIALS.items() if key in raw or key == f"{role}_id"]
+    raw |= {key: id_ for key, id_ in ids if id_ is not None}
     config = kind.config(raw | (label_tables(labels) if labels else {}))
     network = kind.build(config, heads.giving(kind, made.SCORES))
     network.processor = load_processor(hub.find(settings.tokenizer), kind, config)
@@ -147,5 +163,5 @@ def set_dropout(network: nn.Module, share: float) -> None:
     for module in network.modules():
         if isinstance(module, nn.Dropout):
             module.p = share
-        elif isinstance(module, Attention):
-            module.dropout = share
+        elif isinstance(getattr(module, "dropout", None), int | float):  # attention, which keeps it as a number
+            module.dropout = share  # type: ignore[assignment]

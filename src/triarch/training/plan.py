@@ -34,7 +34,8 @@ from triarch.training.data.reading import read, rows_of
 from triarch.training.data.rows import Rows
 from triarch.training.data.split import overlap, split
 from triarch.training.data.store import TokenStore, tokenizer_fingerprint
-from triarch.training.model import adapt, make_network, make_objective, set_dropout
+from triarch.training.data.stretches import Stretches
+from triarch.training.model import adapt, make_network, make_objective, of_text, set_dropout
 from triarch.training.settings import EPOCHS, Settings
 
 # Settings that may differ when a run goes on: they do not touch its steps
@@ -58,7 +59,7 @@ Note = Callable[[str], None]
 class Source:
     """Examples to draw from, and where each was read."""
 
-    examples: Examples | Passages
+    examples: Examples | Passages | Stretches
     place: Callable[[int], str]  # of an example: file and line
     said: str  # how much it is
     fingerprint: str
@@ -111,7 +112,7 @@ def prepare(
     if isinstance(data, Rows):
         objective.prepare(data)
     stores = folder / "training" / "tokens"
-    source = source_of(data, objective, settings, stores / "train", note, trial)
+    source = source_of(data, objective, settings, stores / "train", note, trial, True)
     measured = None if held is None else source_of(held, objective, settings, stores / "validation", note, trial)
     tested = None
     if test is not None or settings.test:
@@ -183,7 +184,7 @@ def material(
     data = found(settings, note, settings.data, train, kind)
     if isinstance(data, Rows):
         kind = kind_of(data)
-    made = wanted or objective_class("mlm" if kind == DOCUMENTS else str(kind))
+    made = wanted or objective_class(of_text(settings) if kind == DOCUMENTS else str(kind))
     if settings.validation or validation is not None:
         held = found(settings, note, settings.validation, validation, kind)
         return made, data, held
@@ -213,7 +214,7 @@ def found(settings: Settings, note: Note, paths: list[str], given: Data | None, 
 
 def _kind(made: type[Objective]) -> str:
     """The kind of rows that an objective takes."""
-    return DOCUMENTS if made.READS == DOCUMENTS else made.NAME
+    return made.NAME if made.READS == "rows" else DOCUMENTS
 
 
 def _note_overlap(note: Note, part: str, measured: Source, other: str, learned: Source) -> None:
@@ -227,14 +228,23 @@ def _note_overlap(note: Note, part: str, measured: Source, other: str, learned: 
 
 
 def source_of(
-    material: Material, objective: Objective, settings: Settings, folder: Path, note: Note, trial: bool = False
+    material: Material,
+    objective: Objective,
+    settings: Settings,
+    folder: Path,
+    note: Note,
+    trial: bool = False,
+    learned: bool = False,
 ) -> Source:
     """Examples of an objective; running text goes through a store of tokens in `folder`, for a `trial` a part of it.
+
+    Where they are `learned`, they need not be the same each time that they are drawn.
 
     Rows that the objective can't use are refused together, or left out and reported, as `on_bad_row` has it.
     """
     policy = settings.on_bad_row
-    if objective.READS == DOCUMENTS:
+    if objective.READS != "rows":
+        exact = objective.READS == "texts"
         columns = settings.columns if isinstance(material, list) else None
         store = TokenStore.build(
             material,
@@ -244,13 +254,15 @@ def source_of(
             columns=columns,
             on_bad_row=policy,
             trial=SAMPLE if trial else None,
+            exact=exact,
         )
-        passages, counts = Passages(store, objective), store.header
+        running = Stretches(store, objective, moving=learned) if exact else Passages(store, objective)
+        counts = store.header
         said = f"{counts['documents']:,} documents, {counts['sentences']:,} sentences, {counts['tokens']:,} tokens"
         said = f"a sample, also for steps and epochs: {said}" if trial else said
         files = {file["sha256"]: file["name"] for file in counts["made_of"].get("files", [])}
         fingerprint, skipped = store.fingerprint, counts["skipped"]
-        return Source(passages, passages.place, said, fingerprint, skipped=skipped, files=files)
+        return Source(running, running.place, said, fingerprint, skipped=skipped, files=files)
     assert isinstance(material, Rows)
     rows, examples, bad = material, [], []
     origin: list[int] = []

@@ -228,7 +228,8 @@ def write(
 ) -> None:
     """Write both files; `factors` are A (R, I) and B (O, R) of each adapted layer, by our names.
 
-    With them goes the whole head. Raises Unsupported for layers that checkpoints keep fused.
+    With them goes the head, except for modules that have nothing of their own, such as one that reads words off with
+    the embedding. Raises Unsupported for layers that checkpoints keep fused.
     """
     names = {name: layout.find(f"{name}.weight") for name in factors}
     if odd := [row.name for row in names.values() if row.of > 1]:
@@ -242,6 +243,9 @@ def write(
     modules = {name: row.name.removesuffix(".weight") for name, row in names.items()}
     bare = all(theirs.startswith(layout.trunk) for theirs in (*modules.values(), *head))
     cut = layout.trunk if bare else ""  # the reference's model of the trunk alone has no prefix
+    frozen = {id(tensor) for ours, tensor in network.named_parameters() if not ours.startswith("head.")}
+    learned = {_top(theirs, layout.trunk) for theirs, tensor in head.items() if id(tensor) not in frozen}
+    head = {theirs: tensor for theirs, tensor in head.items() if _top(theirs, layout.trunk) in learned}
     tensors: dict[str, Tensor] = {f"{PREFIX}{theirs.removeprefix(cut)}": tensor for theirs, tensor in head.items()}
     for name, (a, b) in factors.items():
         tensors[f"{PREFIX}{modules[name].removeprefix(cut)}.lora_A.weight"] = a

@@ -42,6 +42,8 @@ _LABELS = (
     *("emotion", "similarity", "relatedness_score", "coarse_label"),
 )
 USUAL: dict[str, tuple[str, ...]] = {
+    "messages": ("messages", "conversation"),
+    "tools": ("tools",),
     "text": _TEXTS,
     "text_pair": tuple(dict.fromkeys(second for _, second in PAIRS)),
     "label": _LABELS,
@@ -100,7 +102,7 @@ def infer(
         raise InvalidInput(
             f"there is no column {show(absent[0])!r}{did_you_mean(absent[0], found)}; found {some(found)}"
         )
-    for candidate in [kind] if kind else ["tagging", "span", "contrastive", "classification", "documents"]:
+    for candidate in [kind] if kind else ["chat", "tagging", "span", "contrastive", "classification", "documents"]:
         chosen = _columns(candidate, found, asked, needed=kind is not None)
         if chosen is None or (kind is None and _is_other(candidate, chosen, found, rows)):
             continue
@@ -215,6 +217,8 @@ def _pair(chosen: dict[str, str], free: list[str]) -> str | None:
 
 def _is_other(kind: str, chosen: dict[str, str], found: list[str], rows: Any) -> bool:
     """Whether columns that have the names of a kind hold something else, so that the next kind is looked at."""
+    if kind == "chat":
+        return not any(isinstance(row.get(chosen["messages"]), list | tuple) for row in rows)
     if kind == "tagging":
         return not any(isinstance(row.get(chosen["tokens"]), list | tuple) for row in rows)
     if kind == "contrastive":  # a query and a passage with a label are a pair to be classified

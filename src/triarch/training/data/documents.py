@@ -1,4 +1,4 @@
-"""Documents as a stream, for data larger than memory: each has a place, and paragraphs that are read when asked for."""
+"""Documents as a stream, for data larger than memory: each has a place, and parts that are read when asked for."""
 
 import hashlib
 from collections.abc import Iterator
@@ -11,22 +11,24 @@ from triarch.training.data.datafiles import DataFile
 from triarch.training.data.formats import READERS
 from triarch.training.data.reading import Columns, fit
 from triarch.training.data.rows import Complaints, Origin, place
-from triarch.training.data.sentences import paragraphs
+from triarch.training.data.sentences import parts
 
 
 class Document(NamedTuple):
     file: int
     number: int  # in its file
     origin: Origin
-    paragraphs: Iterator[str]
+    parts: Iterator[str]  # paragraphs; or, to the letter, pieces that together are the whole
 
     @property
     def place(self) -> str:
         return place(self.origin, self.number)
 
 
-def documents(files: list[DataFile], columns: Columns | None, complaints: Complaints) -> Iterator[Document]:
-    """The documents of files. A text file is one; other files have one a row.
+def documents(
+    files: list[DataFile], columns: Columns | None, complaints: Complaints, exact: bool = False
+) -> Iterator[Document]:
+    """The documents of files, in paragraphs or `exact`. A text file is one; other files have one a row.
 
     The column of the text is the one asked for, or the first row's with a usual name. Raises InvalidInput where there
     is none; bad rows become complaints.
@@ -34,7 +36,7 @@ def documents(files: list[DataFile], columns: Columns | None, complaints: Compla
     for i, file in enumerate(files):
         origin = Origin(str(file.path), READERS[file.format].unit)
         if file.format == "text":
-            yield Document(i, 0, origin, paragraphs(_lines(file, i, complaints)))
+            yield Document(i, 0, origin, parts(_lines(file, i, complaints), exact))
             continue
         reading: Reading | None = None
         for number, row in READERS[file.format].read(file, columns or {}):
@@ -47,7 +49,7 @@ def documents(files: list[DataFile], columns: Columns | None, complaints: Compla
             except InvalidInput as error:
                 complaints.add(i, number, f"{place(origin, number)}: {error}")
             else:
-                yield Document(i, number, origin, paragraphs(text.split("\n")))
+                yield Document(i, number, origin, parts(text.split("\n"), exact))
 
 
 def _lines(file: DataFile, index: int, complaints: Complaints) -> Iterator[str]:

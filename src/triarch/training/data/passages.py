@@ -4,7 +4,7 @@ import numpy as np
 
 from triarch.errors import InvalidInput
 from triarch.objectives._base import Example, Objective, Passage
-from triarch.training.data.store import STARTS, TokenStore, tokenizer_fingerprint
+from triarch.training.data.store import STARTS, TokenStore
 
 
 class Passages:
@@ -18,13 +18,12 @@ class Passages:
         single document where segments of two are put together.
         """
         processor, room = objective.processor, objective.room
-        if store.tokenizer != tokenizer_fingerprint(processor):
-            raise InvalidInput("the token store was built by another tokenizer; build it with the model's own")
+        store.check(processor)
         if room < 1:
             raise InvalidInput("the special tokens leave no room for text; raise max_tokens")
         self.store, self.objective = store, objective
-        self._cuts, ends = _pieces(np.asarray(store.sentences), np.asarray(store.documents), room)
-        self._chunks = _packed(self._cuts, ends, room)
+        self._cuts, ends = pieces(np.asarray(store.sentences), np.asarray(store.documents), room)
+        self._chunks = packed(self._cuts, ends, room)
         self._ends = np.searchsorted(self._chunks, ends)  # (D + 1,), in chunks
         tokens = np.diff(self._cuts[self._chunks])
         if objective.PAIR:
@@ -41,9 +40,9 @@ class Passages:
 
     def passages(self, index: int) -> list[Passage]:
         """The sentences of a chunk."""
-        pieces = self._cuts[self._chunks[index] : self._chunks[index + 1] + 1]
-        tokens = np.array(self.store.tokens[pieces[0] : pieces[-1]])
-        parts = np.split(tokens, pieces[1:-1] - pieces[0])
+        cuts = self._cuts[self._chunks[index] : self._chunks[index + 1] + 1]
+        tokens = np.array(self.store.tokens[cuts[0] : cuts[-1]])
+        parts = np.split(tokens, cuts[1:-1] - cuts[0])
         return [Passage((part & ~STARTS).astype(np.int64), (part & STARTS) > 0) for part in parts]
 
     def place(self, index: int) -> str:
@@ -70,7 +69,7 @@ class Passages:
         return self.passages(drawn if drawn < first else drawn + end - first)
 
 
-def _pieces(sentences: np.ndarray, documents: np.ndarray, room: int) -> tuple[np.ndarray, np.ndarray]:
+def pieces(sentences: np.ndarray, documents: np.ndarray, room: int) -> tuple[np.ndarray, np.ndarray]:
     """Where pieces of at most `room` tokens begin, and the end of the last; and documents, counted in pieces."""
     lengths = np.diff(sentences)
     extra = (lengths - 1) // room  # cuts within each sentence
@@ -83,7 +82,7 @@ def _pieces(sentences: np.ndarray, documents: np.ndarray, room: int) -> tuple[np
     return cuts, first[documents]
 
 
-def _packed(cuts: np.ndarray, ends: np.ndarray, room: int) -> np.ndarray:
+def packed(cuts: np.ndarray, ends: np.ndarray, room: int) -> np.ndarray:
     """The first piece of each chunk, and the end of the last: pieces packed greedily, and documents kept apart."""
     fits = np.searchsorted(cuts, cuts[:-1] + room, side="right") - 1  # the end of a chunk that begins at each piece
     document = np.repeat(ends[1:], np.diff(ends))  # the end of each piece's document

@@ -1,5 +1,6 @@
 """Reading data: files or a list -> Rows in canonical columns, every bad row named with its place."""
 
+import json
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -136,6 +137,13 @@ def fit(row: Mapping[str, Any], reading: Reading, shared: dict[str, str], *, typ
             if value is None or not isinstance(value, str | int | float):
                 raise InvalidInput(f"{_named(ours, theirs)} is {_shown(value)}; wanted a name or a number")
             fitted[ours] = str(value)
+        elif ours == "messages":
+            fitted[ours] = _objects(value, _named(ours, theirs))
+            if odd := [message for message in fitted[ours] if not isinstance(message.get("role"), str)]:
+                raise InvalidInput(f"{_named(ours, theirs)} hold {_shown(odd[0])}; wanted each with a role")
+        elif ours == "tools":
+            if value is not None:
+                fitted[ours] = _objects(value, _named(ours, theirs))
         elif ours in ("tokens", "tags"):
             fitted[ours] = _words(value, _named(ours, theirs), shared)
         elif ours == "label":
@@ -185,6 +193,14 @@ def _encodable(value: str, name: str) -> str:
         except UnicodeEncodeError as error:
             raise InvalidInput(f"{name} has half of a surrogate pair at {error.start}; decode it anew") from None
     return value
+
+
+def _objects(value: Any, name: str) -> list[dict[str, Any]]:
+    """A list of objects, and no text in it that cannot be encoded."""
+    if not isinstance(value, list | tuple) or not value or not all(isinstance(one, dict) for one in value):
+        raise InvalidInput(f"{name} are {_shown(value)}; wanted a list of objects")
+    _encodable(json.dumps(value, ensure_ascii=False, default=str), name)
+    return list(value)
 
 
 def _words(value: Any, name: str, shared: dict[str, str]) -> list[str]:

@@ -17,6 +17,26 @@ END = re.compile(r"""[.!?…؟।][)\]}"'”’»*_]*(?=\s+[("'“‘«\[*_]*(\w
 WORD = re.compile(r"\w{1,7}$")
 
 
+def parts(lines: Iterable[str], exact: bool) -> Iterator[str]:
+    """Paragraphs; or `exact`: the lines as they are, with an end between any two, in parts that can be held."""
+    return blocks(lines) if exact else paragraphs(lines)
+
+
+def blocks(lines: Iterable[str]) -> Iterator[str]:
+    """The text that lines make, to the letter, cut where a sentence ends, else before a space, where it is too long."""
+    held: list[str] = []
+    size = 0
+    for number, line in enumerate(lines):
+        held += ["\n", line] if number else [line]
+        size += len(line) + 1
+        if size > limits.BLOCK_CHARACTERS:
+            *whole, rest = _blocks("".join(held))
+            yield from whole
+            held, size = [rest], len(rest)
+    if held:
+        yield from _blocks("".join(held))
+
+
 def paragraphs(lines: Iterable[str]) -> Iterator[str]:
     """The paragraphs that lines make, each on one line. One too long to be held is cut between sentences."""
     held: list[str] = []

@@ -1,5 +1,6 @@
 """A part of the rows held out for validation, and what two sets of rows have in common."""
 
+import json
 from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import Any
@@ -84,6 +85,8 @@ def texts(row: dict[str, Any]) -> list[tuple[Any, ...]]:
         return [("context", row["context"])]
     if "tokens" in row:
         return [("tokens", *row["tokens"])]
+    if "messages" in row:
+        return [("messages", json.dumps(row["messages"], sort_keys=True, default=str))]
     if "anchor" in row:
         return [("anchor", row["anchor"]), ("positive", row["positive"])]
     return [("text", row["text"], row.get("text_pair"))]

@@ -31,7 +31,7 @@ from triarch.training.data.documents import Document, digest, documents
 from triarch.training.data.origins import Origins
 from triarch.training.data.reading import Columns, rows_of
 from triarch.training.data.rows import Complaints, Rows
-from triarch.training.data.sentences import paragraphs, sentence_ends
+from triarch.training.data.sentences import parts, sentence_ends
 
 if TYPE_CHECKING:
     from tokenizers import Encoding
@@ -65,11 +65,13 @@ class TokenStore:
         columns: Columns | None = None,
         on_bad_row: str = "refuse",
         trial: int | None = None,
+        exact: bool = False,
     ) -> "TokenStore":
         """Tokenize documents into a store, which appears whole or not at all; strings are paths.
 
         Files are streamed. A store made before of the same documents by the same tokenizer is opened as it is. With
-        `trial`, only the beginnings of the first documents are taken, about that many tokens in all. Raises
+        `trial`, only the beginnings of the first documents are taken, about that many tokens in all. `exact` keeps
+        line ends and blank lines as they are, which else end sentences and paragraphs, or count as spaces. Raises
         InvalidInput for bad rows, or where the folder holds something else, and whatever reading the data raises.
         """
         if on_bad_row not in ("refuse", "skip"):
@@ -78,17 +80,19 @@ class TokenStore:
         made_of: dict[str, Any] = {"version": VERSION, "tokenizer": tokenizer_fingerprint(processor)}
         if isinstance(source, Rows) or (isinstance(source, list) and source and isinstance(source[0], dict)):
             rows = source if isinstance(source, Rows) else rows_of(source, columns=columns, kind="documents")
-            found = _of_rows(rows)
+            found = _of_rows(rows, exact)
             made_of["texts"] = _digest_rows(rows)
         else:
             files = datafiles.find(source, format)  # type: ignore[arg-type]
-            found = documents(files, columns, complaints)
+            found = documents(files, columns, complaints, exact)
             made_of |= {
                 "files": [digest(file) for file in files],
                 "read_as": [sorted({file.format for file in files}), sorted((columns or {}).items()), on_bad_row],
             }
         if trial is not None:
             made_of["trial"] = trial
+        if exact:
+            made_of["exact"] = True
         made = hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()
         if _is_made(path, made):
             try:
@@ -134,6 +138,11 @@ class TokenStore:
         """The fingerprint of the tokenizer whose ids these are."""
         return str(self.header["made_of"]["tokenizer"])
 
+    def check(self, processor: "TextProcessor") -> None:
+        """Raises InvalidInput unless these are tokens of that processor."""
+        if self.tokenizer != tokenizer_fingerprint(processor):
+            raise InvalidInput("the token store was built by another tokenizer; build it with the model's own")
+
     @property
     def fingerprint(self) -> str:
         """Of the documents, the tokenizer, and the way they were read."""
@@ -154,10 +163,12 @@ def tokenizer_fingerprint(processor: "TextProcessor") -> str:
     return hashlib.sha256(processor.tokenizer.to_str().encode()).hexdigest()
 
 
-def _of_rows(rows: Rows) -> Iterator[Document]:
+def _of_rows(rows: Rows, exact: bool) -> Iterator[Document]:
     for i, row in enumerate(rows):
         file, number = rows.where(i)
-        yield Document(file, number, rows.origins[file], paragraphs(row["text"].split("\n")))
+        origin = rows.origins[file]
+        text = row["text"] if origin.unit else row["text"].removesuffix("\n")  # of a whole file, as it is streamed
+        yield Document(file, number, origin, parts(text.split("\n"), exact))
 
 
 def _digest_rows(rows: Rows) -> str:
@@ -256,7 +267,7 @@ def _write(
 def _encoded(
     found: Iterable[Document], processor: "TextProcessor", trial: int | None
 ) -> Iterator[tuple[np.ndarray, np.ndarray] | Document]:
-    """Paragraphs as tokens, and where sentences end in them; and each document after its last paragraph.
+    """The parts of documents as tokens, and where sentences end in them; and each document after its last part.
 
     For a trial, one document does not take the place of all others: some objectives need several.
     """
@@ -264,7 +275,7 @@ def _encoded(
     total = 0
     for document in found:
         own = 0
-        for text in document.paragraphs:
+        for text in document.parts:
             # Text that spells a special token is the text that it is.
             tokens, ends = _tokens(text, processor.encode(text, special_tokens=False, parse_special=False))
             yield tokens, ends
