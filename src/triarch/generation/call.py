@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,7 +13,7 @@ import torch
 from triarch import limits
 from triarch.errors import InvalidInput, LimitExceeded, Unsupported, show
 from triarch.family import Network
-from triarch.generation import prompts
+from triarch.generation import beams, prompts
 from triarch.generation import settings as given
 from triarch.generation.filters import NONE, Filter, SoFar, drawing, filters_of
 from triarch.generation.guidance import Guided
@@ -163,6 +164,8 @@ class _Job:
 
     def _search(self) -> Iterator[list[Row]]:
         s = self.settings
+        if s.num_beams > 1:
+            return self._beams()
         choose = Draw(next(self.model.parameters()).device) if s.sampled else likeliest
         if s.speculative:
             return self._guessing(choose)
@@ -176,6 +179,15 @@ class _Job:
             copies=s.num_return_sequences,
             alternatives=s.logprobs,
         )
+
+    def _beams(self) -> Iterator[list[Row]]:
+        s = self.settings
+        device = next(self.model.parameters()).device
+        pick = partial(beams.drawn, draw=Draw(device)) if s.sampled else beams.likeliest
+        sets = [beams.Beams(row, s.num_beams, s, self.stops) for row in self.rows[:: s.num_return_sequences]]
+        advance = partial(beams.advance, filters=self.filters, pick=pick)
+        so_far = self._so_far(range(len(self.prompts)), s.num_beams)
+        return beams.search(self.steps, self.rows, so_far, sets, advance=advance, settings=s)
 
     def _guessing(self, choose: Choose) -> Iterator[list[Row]]:
         """One prompt after the other."""
@@ -297,13 +309,15 @@ def _seeds(s: Settings, count: int) -> list[int]:
     """A seed for each sequence, such that a prompt of a batch draws what it would draw alone."""
     if not s.sampled:
         return []
-    per_prompt = s.num_return_sequences
+    per_prompt = 1 if s.num_beams > 1 else s.num_return_sequences  # the beams of a prompt are drawn together
     if isinstance(s.seed, list | tuple):
         if len(s.seed) != count * per_prompt:
-            raise InvalidInput(f"{len(s.seed)} seeds for {count * per_prompt} sequences; give one for each")
-        return list(s.seed)
-    first = [secrets.randbits(62) for _ in range(count)] if s.seed is None else [s.seed] * count
-    return [(seed + i) % limits.SEED for seed in first for i in range(per_prompt)]
+            raise InvalidInput(f"{len(s.seed)} seeds, wanted {count * per_prompt}; give {per_prompt} for each prompt")
+        seeds = list(s.seed)
+    else:
+        first = [secrets.randbits(62) for _ in range(count)] if s.seed is None else [s.seed] * count
+        seeds = [(seed + i) % limits.SEED for seed in first for i in range(per_prompt)]
+    return [seed for seed in seeds for _ in range(s.num_return_sequences // per_prompt)]
 
 
 def _ends(model: Network, s: Settings) -> list[int]:

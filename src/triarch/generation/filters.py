@@ -59,11 +59,16 @@ Filter = Callable[[Tensor, SoFar], Tensor]
 
 def apply(filters: Sequence[Filter], logits: Tensor, so_far: SoFar) -> Tensor:
     """All filters in turn, on a copy in float32. Raises InvalidInput where they leave a row no token at all."""
-    scores = logits.float()
-    for filter in filters:
-        scores = filter(scores, so_far)
+    scores = filtered(filters, logits.float(), so_far)
     if filters and bool((scores.amax(-1) == NEVER).any()):
         raise InvalidInput("the options rule out every next token; allow some")
+    return scores
+
+
+def filtered(filters: Sequence[Filter], scores: Tensor, so_far: SoFar) -> Tensor:
+    """All filters in turn; a row may be left with no token."""
+    for filter in filters:
+        scores = filter(scores, so_far)
     return scores
 
 

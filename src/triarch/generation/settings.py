@@ -222,7 +222,7 @@ BOUNDS: tuple[tuple[str, float, float], ...] = (
     ("no_repeat_ngram_size", 0, limits.POSITIONS),
     ("guidance_scale", 0, 1e4),
     ("num_beams", 1, limits.SEQUENCES),
-    ("length_penalty", -100, 100),
+    ("length_penalty", -10, 10),
     ("num_beam_groups", 1, limits.SEQUENCES),
     ("diversity_penalty", 0, 1e4),
     ("penalty_alpha", 0, 1),
