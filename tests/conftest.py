@@ -1,10 +1,68 @@
 """What the tests of several files are given."""
 
+import os
+
 import pytest
 
+import runs
 import stand_ins
+import tiny
+import triarch
 from triarch import starters
 from triarch.tour import bundled_sentences, explore, lessons, page
+
+# Text and data
+
+
+@pytest.fixture(scope="session")
+def processor():
+    """A tiny BERT's."""
+    return tiny.load("bert-words").processor
+
+
+@pytest.fixture
+def file(tmp_path):
+    """Writes a file."""
+
+    def write(name, content):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+        return path
+
+    return write
+
+
+# Runs
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory):
+    return runs.model_in(tmp_path_factory.mktemp("models"))
+
+
+@pytest.fixture
+def fast_disk(monkeypatch):
+    """What is not on disk yet is in memory, which no test here takes away."""
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
+
+
+@pytest.fixture
+def train(model, tmp_path, fast_disk):
+    """A run into a folder of that name; its notes are kept in `train.notes`."""
+
+    def call(output, rows=runs.ROWS, **settings):
+        call.notes = []
+        given = runs.SHORT | {"model": model("bert")} | settings
+        for name, other in (("family", "model"), ("steps", "epochs"), ("batch_tokens", "batch_size")):
+            if name in settings:
+                given.pop(other, None)
+        return triarch.train(rows, output=tmp_path / output, note=call.notes.append, **given)
+
+    return call
+
+
+# The tour
 
 
 @pytest.fixture(scope="session")

@@ -1,12 +1,16 @@
-"""Small runs for the tests of training: rows to learn, a model to start from, and what is left when a run has ended."""
+"""Small runs for the tests of training: rows to learn, a model to start from, what breaks off, and what is left."""
 
 import hashlib
 import json
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
+
+import pytest
 
 import tiny
+from triarch.training import run
 
 GOOD = ["I love this film", "What a lovely day", "the best that I have seen", "I love London in years"]
 BAD = ["a machine that was never built", "so I work for a small company", "over the lazy dog", "where I was hungry"]
@@ -20,6 +24,10 @@ def reviews(count: int = 16) -> list[dict[str, Any]]:
         text = f"{(GOOD if good else BAD)[i // 2 % 4]}{' and so on' * (i % 5)} {i}"
         rows.append({"text": text, "label": "good" if good else "bad"})
     return rows
+
+
+ROWS = reviews(16)
+SHORT = {"epochs": 3, "batch_size": 5, "lr": 1e-3, "dropout": 0.0}  # 12 steps
 
 
 def write_jsonl(path: Path, rows: list[Any]) -> Path:
@@ -61,3 +69,23 @@ def left_by(output: Path) -> dict[str, Any]:
         path = output / "training" / "checkpoints" / f"step-{step:08}" / "state.json"
         states[step] = {name: value for name, value in json.loads(path.read_text()).items() if name != "seconds"}
     return {"tensors": sums, "states": states, "log": log_of(output)}
+
+
+class Killed(BaseException):
+    """In the place of SIGKILL."""
+
+
+def after_step(monkeypatch: pytest.MonkeyPatch, step: int, do: Callable[[], object]) -> None:
+    """`do()` at the end of a step, before anything is measured or saved."""
+    note = run.Run._note_step
+
+    def call(self: run.Run, *args: Any) -> None:
+        note(self, *args)
+        if self.step == step:
+            do()
+
+    monkeypatch.setattr(run.Run, "_note_step", call)
+
+
+def die() -> NoReturn:
+    raise Killed

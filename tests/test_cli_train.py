@@ -16,23 +16,17 @@ import torch
 
 import runs
 import triarch
+from runs import ROWS
 from triarch.cli import main
 from triarch.training.settings import Settings
 
 TRIARCH = [sys.executable, "-c", "import sys; from triarch.cli import main; sys.exit(main())"]
-ROWS = runs.reviews(16)
 QUICK = ["--steps", "2", "--batch-size", "4", "--dropout", "0"]
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return runs.model_in(tmp_path_factory.mktemp("models"))
-
-
 @pytest.fixture
-def run(capsys, monkeypatch):
+def run(capsys, fast_disk):
     """Runs a command line in this process: exit code, stdout, stderr."""
-    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
 
     def call(*args):
         code = main([*map(str, args)])

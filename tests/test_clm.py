@@ -13,6 +13,7 @@ import transformers
 import runs
 import tiny
 import triarch
+from material import loss_of
 from triarch.errors import InvalidInput, LimitExceeded, Unsupported
 from triarch.inputs.token_bytes import token_bytes
 from triarch.inputs.train_vocabulary import save_vocabulary, train_vocabulary
@@ -21,7 +22,7 @@ from triarch.objectives._base import IGNORED, Stretch
 from triarch.objectives.chat import Chat
 from triarch.objectives.clm import Clm
 from triarch.objectives.distillation import Distillation
-from triarch.training import plan, run
+from triarch.training import plan
 from triarch.training.data.reading import read, rows_of
 from triarch.training.data.sentences import blocks
 from triarch.training.data.store import STARTS, TokenStore
@@ -57,12 +58,6 @@ def ids_of(processor, text):
 
 def whole(processor, text):
     return Stretch(ids_of(processor, text), True, True)
-
-
-def loss_of(made, model, examples):
-    batch = made.batch(examples)
-    losses = made.losses(made.forward(model, batch), batch)
-    return sum(loss / batch.counts[name] for name, loss in losses.items())
 
 
 # The loss
@@ -303,15 +298,8 @@ def test_a_decoder_from_nothing_knows_its_end_and_goes_on_to_the_bit(tmp_path, m
     measured = triarch.evaluate(tmp_path / "whole", str(books / "0.txt"), objective="clm", note=str)
     assert measured == pytest.approx({name: found[f"validation {name}"] for name in measured}, rel=1e-5)
 
-    note_step = run.Run._note_step
-
-    def die(self, *args):
-        note_step(self, *args)
-        if self.step == 3:
-            raise InterruptedError
-
-    with monkeypatch.context() as patch, pytest.raises(InterruptedError):
-        patch.setattr(run.Run, "_note_step", die)
+    with monkeypatch.context() as patch, pytest.raises(runs.Killed):
+        runs.after_step(patch, 3, runs.die)
         triarch.train(str(books), output=tmp_path / "parts", **given)
     triarch.train(str(books), output=tmp_path / "parts", **given, resume=True)
     assert runs.left_by(tmp_path / "parts") == runs.left_by(tmp_path / "whole")

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import tiny
+from material import passages
 from triarch.errors import InvalidInput, LimitExceeded
 from triarch.objectives._base import IGNORED, Passage
 from triarch.objectives._corruption import choose, hide, pair
@@ -33,16 +34,6 @@ def text(size, seed=0):
     starts = generator.random(size) < 0.6
     starts[:1] = True
     return generator.choice(WORDS, size), starts
-
-
-def passages(processor, sentences):
-    made = []
-    for sentence in sentences:
-        encoding = processor.encode(sentence, special_tokens=False)
-        words = encoding.word_ids
-        starts = [i == 0 or word != words[i - 1] for i, word in enumerate(words)]
-        made.append(Passage(np.array(encoding.ids), np.array(starts)))
-    return made
 
 
 def plain(*sizes, first=100):

@@ -23,11 +23,6 @@ ASKED = [{"question": "Who?", "context": "Ada lived", "answers": [{"text": "Ada"
 PAIRS = [{"anchor": "a day", "positive": "the day"}, {"anchor": "a film", "positive": "film"}] * 2
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return runs.model_in(tmp_path_factory.mktemp("models"))
-
-
 @pytest.fixture
 def prepare(model, tmp_path):
     """A plan for rows; its notes are kept in `prepare.notes`."""

@@ -12,21 +12,14 @@ import pytest
 import torch
 from safetensors import SafetensorError
 
+from runs import Killed
 from triarch.errors import CorruptFile, InvalidInput, TriarchError
 from triarch.training import state
 
 TENSORS = {"weights": {"w": torch.arange(6.0).reshape(2, 3)}, "optimizer": {"w.step": torch.tensor(3.0)}}
 FILES = ["weights.safetensors", "optimizer.safetensors", "state.json", "manifest.json"]
 
-
-class Killed(BaseException):
-    """In the place of SIGKILL."""
-
-
-@pytest.fixture(autouse=True)
-def fast_disk(monkeypatch):
-    """What is not on disk yet is in memory, which no test here takes away."""
-    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
+pytestmark = pytest.mark.usefixtures("fast_disk")
 
 
 @pytest.fixture
