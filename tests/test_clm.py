@@ -27,7 +27,7 @@ from triarch.training.data.sentences import blocks
 from triarch.training.data.store import STARTS, TokenStore
 from triarch.training.data.stretches import Stretches
 from triarch.training.learner import Learner
-from triarch.training.model import set_dropout
+from triarch.training.model import make_network, set_dropout
 from triarch.training.settings import Settings
 
 S = tiny.SENTENCES
@@ -323,6 +323,14 @@ def test_running_text_is_for_next_words_where_the_model_guesses_no_hidden_ones(f
     assert plan.material(Settings(model=str(folder)), pytest.fail, [{"text": "Ada"}], None)[0] is Clm
     assert plan.material(Settings(family="llama"), pytest.fail, [{"text": "Ada"}], None)[0] is Clm
     assert plan.material(Settings(family="bert"), pytest.fail, [{"text": "Ada"}], None)[0].NAME == "mlm"
+
+
+def test_sizes_that_follow_from_others_follow_from_those_given(tmp_path):
+    save_vocabulary(train_vocabulary(S, "bpe", 300, family("llama").text), tmp_path)
+    sizes = {"hidden_size": 24, "num_layers": 1, "num_heads": 3, "intermediate_size": 8, "max_positions": 16}
+    settings = Settings(family="llama", tokenizer=str(tmp_path), config=sizes)
+    config = make_network(settings, Clm, []).config
+    assert (config.head_size, config.kv_heads) == (8, 3)
 
 
 @pytest.mark.parametrize("name", ["gpt2", "llama"])
