@@ -2,6 +2,7 @@
 
     python recipes/reference.py recipes/intents.toml --output work/reference/intents
     triarch evaluate work/data/intents/test.jsonl -m work/reference/intents
+    python recipes/reference.py recipes/qa.toml --steps 110 --output work/reference/qa     # less of it, as ours --steps
 
 The same data, base model, adapters, batches, learning rate, schedule and precision; both models are measured by
 `triarch evaluate`. The Trainer keeps the last model, so compare with `--no-best`. Needs transformers, accelerate and
@@ -80,8 +81,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("recipe", type=Path)
     parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--epochs", type=float, help="in place of the recipe's epochs or steps")
+    parser.add_argument("--steps", type=int, help="the same, in updates")
     given = parser.parse_args()
     recipe = tomllib.loads(given.recipe.read_text())
+    if given.epochs or given.steps:
+        recipe = {name: value for name, value in recipe.items() if name not in ("epochs", "steps")}
+        recipe |= {"epochs": given.epochs} if given.epochs else {"steps": given.steps}
     rows = read(recipe["data"])
     prepare, made, task = KINDS[rows.reading.kind]
     base = str(hub.find(recipe["model"]))
@@ -108,7 +114,7 @@ def main() -> None:
         max_steps=recipe.get("steps", -1),  # where there are any, epochs do not count
         per_device_train_batch_size=recipe["batch_size"],
         learning_rate=recipe["lr"],
-        warmup_ratio=recipe.get("warmup", 0.0),
+        warmup_steps=recipe.get("warmup", 0.0),  # below 1 a share, as ours
         weight_decay=recipe.get("weight_decay", 0.01),
         bf16=recipe.get("precision") == "bfloat16",
         use_cpu=True,

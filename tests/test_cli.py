@@ -68,6 +68,14 @@ SAME = [
     ("question-answering", "bert-qa", "Ada lived in London.", {"question": "Where?", "align_to_words": False}),
     ("zero-shot-classification", "bert-nli", "The striker scored.", {"candidate_labels": "sports,politics"}),
     ("zero-shot-classification", "bert-nli", "The striker scored.", {"candidate_labels": ["sports, games", "law"]}),
+    (
+        "zero-shot-classification",
+        "gpt2",
+        "The striker scored.",
+        {"candidate_labels": "sports,law", "label_score": "sum"},
+    ),
+    ("text-generation", "gpt2", "Ada lived in", {"do_sample": False, "max_new_tokens": 5, "suppress_tokens": [7, 9]}),
+    ("text-generation", "gpt2", "Ada lived in", {"seed": 3, "max_new_tokens": 5, "stop": ["a", "e"]}),
     ("embedding", "bert", "The café in Zürich", {"normalize": False}),
     ("feature-extraction", "bert", "The café in Zürich", {}),
     ("sentence-similarity", "bert", "What a day", {"sentences": ["a lovely day", "a boring story"]}),
@@ -131,6 +139,14 @@ def test_labels_and_their_scores_stand_side_by_side(run, checkpoint):
     header, first, _ = run("run", *command, "-m", checkpoint("bert-nli"))[1].splitlines()
     assert header.split() == ["labels", "scores", "sequence"]
     assert first.endswith("The striker scored.")
+
+
+def test_a_text_alone_in_its_row_is_shown_whole_and_line_by_line(run, checkpoint):
+    text = "\x1b[1m" + "word " * 50 + "\nend"
+    command = ["text-generation", text, "--max-new-tokens", "1", "--no-do-sample", "-m", checkpoint("gpt2-long")]
+    first, second = run("run", *command)[1].splitlines()
+    assert first == "\\x1b[1m" + "word " * 50
+    assert second.startswith("end")
 
 
 def test_a_text_cannot_paint_the_terminal(run, checkpoint):

@@ -133,11 +133,14 @@ def write_files(
     labels: list[str] | None = None,
     lowercase: bool = True,
     add_prefix_space: bool = False,
+    chat_template: str | None = None,
     **config: object,
 ) -> None:
     """config.json, with `labels` as the names of the classes, and the tokenizer's files."""
     folder.mkdir(parents=True, exist_ok=True)
     settings = {"model_max_length": MAX_TOKENS, "tokenizer_class": TOKENIZERS[model_type]}
+    if chat_template is not None:
+        settings["chat_template"] = chat_template
     if model_type in ("bert", "distilbert"):
         lines = wordpieces()
         count = len(lines)
@@ -179,6 +182,12 @@ def write_checkpoint(folder: Path, model_type: str, architecture: str, **config:
 
 
 TAGS = ["B-MISC", "B-LOC", "I-PER", "I-LOC", "B-PER", "I-ORG", "B-ORG", "O", "I-MISC"]
+CHAT_TEMPLATE = (
+    "{% if tools %}Tools:{% for tool in tools %} {{ tool.name }}{% endfor %}\n{% endif %}"
+    "{% for document in documents or [] %}{{ document.title }}\n{% endfor %}{% if loud %}!{% endif %}"
+    "{% for message in messages %}{{ bos_token }}{{ message.role }}: {{ message.content }}{{ eos_token }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ bos_token }}assistant: {% endif %}"
+)
 NLI = ["contradiction", "neutral", "entailment"]
 
 # By name, the arguments of `write_checkpoint`
@@ -259,6 +268,8 @@ MODELS: dict[str, dict] = {
     "bert-next": {"model_type": "bert", "architecture": "BertForNextSentencePrediction"},
     "bert-pretraining": {"model_type": "bert", "architecture": "BertForPreTraining"},
     "gpt2": {"model_type": "gpt2", "architecture": "GPT2LMHeadModel"},
+    "gpt2-chat": {"model_type": "gpt2", "architecture": "GPT2LMHeadModel", "chat_template": CHAT_TEMPLATE},
+    "gpt2-long": {"model_type": "gpt2", "architecture": "GPT2LMHeadModel", "n_positions": 512},
 }
 
 

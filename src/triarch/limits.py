@@ -64,3 +64,10 @@ ROWS = 1 << 10  # sequences that are worked on at once
 STOPS, STOP_CHARACTERS = 64, 1024
 ALTERNATIVES = 100  # of each token, with their log-probabilities
 SEED = 1 << 63
+
+# Forms of what is generated: JSON schemas, regular expressions, grammars, choices
+FORM_CHARACTERS = 64 * KIB
+FORM_DEPTH = 64  # brackets in brackets
+FORM_RULES = 500  # lines of a grammar, or different $ref of a schema
+FORM_FUEL = 100_000  # what llguidance may spend on the lexer; a second is about 200,000
+FORMS_KEPT = 64  # compiled, of each tokenizer

@@ -312,7 +312,17 @@ FEATURE_EXTRACTION = [
 
 GREEDY = {"do_sample": False, "max_new_tokens": 12}
 ENDS = {"eos_token_id": 379, "do_sample": False, "max_new_tokens": 12}
+CHAT = [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "Who are you?"}]
+BEGUN = [{"role": "user", "content": "Who are you?"}, {"role": "assistant", "content": "I am"}]
 TEXT_GENERATION = [
+    *(case("gpt2-chat", chat, **GREEDY) for chat in (CHAT, BEGUN)),
+    case("gpt2-chat", [CHAT, BEGUN], **GREEDY),
+    case("gpt2-chat", [CHAT], **GREEDY),
+    case("gpt2-chat", BEGUN, continue_final_message=False, **GREEDY),
+    case("gpt2-chat", CHAT, return_full_text=False, **GREEDY),
+    case("gpt2-chat", CHAT, return_tensors=True, **GREEDY),
+    case("gpt2-chat", CHAT, tokenizer_encode_kwargs={"loud": True}, **GREEDY),
+    case("gpt2-chat", CHAT, handle_long_generation="hole", return_tensors=True, do_sample=False, max_new_tokens=40),
     *(case("gpt2", text, **GREEDY) for text in (ADA, GOOD, ACCENTS, "", " ", "\n")),
     case("gpt2", [ADA], **GREEDY),
     case("gpt2", [ADA, GOOD, "Paris"], **GREEDY),

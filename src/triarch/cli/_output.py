@@ -150,7 +150,7 @@ class Table:
         for given, row in zip(rows, cells, strict=True):
             alone = next(iter(given.values())) if len(given) == 1 else None
             if isinstance(alone, str):
-                yield from (show(line, len(line)) for line in alone.split("\n"))
+                yield from (show(line, 10 * len(line)) for line in alone.split("\n"))  # as long as escapes can be
                 continue
             if [*row] != [*self.widths]:
                 self.widths = {name: max(len(name), *(len(other.get(name, "")) for other in cells)) for name in row}

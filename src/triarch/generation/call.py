@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,13 +13,16 @@ import torch
 from triarch import limits
 from triarch.errors import InvalidInput, LimitExceeded, Unsupported, show
 from triarch.family import Network
-from triarch.generation import prompts
+from triarch.generation import beams, prompts
 from triarch.generation import settings as given
 from triarch.generation.filters import NONE, Filter, SoFar, drawing, filters_of
+from triarch.generation.guidance import Guided
 from triarch.generation.inference import Decoder, Prefix, Steps
 from triarch.generation.rows import Certain, Generated, Piece, Row, Stops
-from triarch.generation.sampling import Draw, likeliest, sample
+from triarch.generation.sampling import Choose, Draw, likeliest, sample
 from triarch.generation.settings import NEW_TOKENS, Settings
+from triarch.generation.speculation import Draft, Lookup, check_draft, speculate
+from triarch.generation.structure import form_of
 from triarch.models import scores as scores_of
 
 Cancelled = Callable[[], bool]
@@ -104,10 +108,15 @@ class _Job:
         self.rows = self._rows()
         if settings.stop and model.processor is None:
             raise InvalidInput("stop texts need a tokenizer, which the checkpoint does not have; use eos_token_id")
-        self.stops = Stops(self.ends, settings, model.processor)
+        self.form = form_of(settings, model.processor, self.ends)
+        self.stops = Stops(self.ends, settings, model.processor, self.prompts, self.form)
         self.prompt_logprobs: list[list[float]] | None = None
         self.filters = self._filters()
-        self.steps = self._steps()
+        self.negative = self._negative_prompt()
+        self._check_prefix()
+        if settings.assistant_model is not None:
+            check_draft(model, settings.assistant_model)
+        self.steps = self._steps([0] if settings.speculative else range(len(self.prompts)))
 
     def run(self, cancelled: Cancelled | None) -> Iterator[list[Row]]:
         """The work: yields rows that got tokens."""
@@ -123,9 +132,10 @@ class _Job:
                 break
             late = self.settings.max_time is not None and time.monotonic() - begin > self.settings.max_time
             if late or (cancelled is not None and cancelled()):
-                for row in self.rows:
+                last = [row for row in self.rows if row.reason is None or any(row is one for one in rows)]
+                for row in last:
                     row.reason = row.reason or ("time" if late else "cancelled")
-                yield rows
+                yield last
                 break
             yield rows
         if self.prefix is not None and isinstance(self.steps, Decoder):
@@ -147,17 +157,22 @@ class _Job:
                     logprobs=None if asked is None else row.logprobs,
                     alternatives=row.alternatives if asked else None,
                     prompt_logprobs=None if self.prompt_logprobs is None else self.prompt_logprobs[row.prompt],
+                    guessed=row.guessed if self.settings.speculative else None,
                 )
             )
         return found
 
     def _search(self) -> Iterator[list[Row]]:
         s = self.settings
+        if s.num_beams > 1:
+            return self._beams()
         choose = Draw(next(self.model.parameters()).device) if s.sampled else likeliest
+        if s.speculative:
+            return self._guessing(choose)
         return sample(
             self.steps,
             list(self.rows),
-            self._so_far(s.num_return_sequences),
+            self._so_far(range(len(self.prompts)), s.num_return_sequences),
             filters=self.filters,
             choose=choose,
             stops=self.stops,
@@ -165,25 +180,89 @@ class _Job:
             alternatives=s.logprobs,
         )
 
-    def _steps(self) -> Steps:
+    def _beams(self) -> Iterator[list[Row]]:
         s = self.settings
-        return Decoder(self.model, self.prompts, cache=s.use_cache, room=s.cache_room, sliding=True, prefix=self.prefix)
+        device = next(self.model.parameters()).device
+        pick = partial(beams.drawn, draw=Draw(device)) if s.sampled else beams.likeliest
+        sets = [beams.Beams(row, s.num_beams, s, self.stops) for row in self.rows[:: s.num_return_sequences]]
+        advance = partial(beams.advance, filters=self.filters, pick=pick)
+        so_far = self._so_far(range(len(self.prompts)), s.num_beams)
+        return beams.search(self.steps, self.rows, so_far, sets, advance=advance, settings=s)
+
+    def _guessing(self, choose: Choose) -> Iterator[list[Row]]:
+        """One prompt after the other."""
+        s = self.settings
+        for row in self.rows:
+            if row.prompt:
+                self.steps = self._steps([row.prompt])
+            yield from speculate(
+                self.steps,
+                row,
+                self._so_far([row.prompt], 1),
+                guess=Lookup() if s.assistant_model is None else Draft(s.assistant_model, self.filters),
+                ahead=s.prompt_lookup_num_tokens or s.num_assistant_tokens,
+                filters=self.filters,
+                choose=choose,
+                stops=self.stops,
+                alternatives=s.logprobs,
+            )
+
+    def _steps(self, numbers: Sequence[int]) -> Steps:
+        """The model on the prompts of these numbers."""
+        s = self.settings
+        asked = [self.prompts[number] for number in numbers]
+        sliding = self.prefix is None and not s.speculative  # else it goes back to what it may have forgotten
+
+        def decoder(prompts: Sequence[Sequence[int]], prefix: Prefix | None = None) -> Decoder:
+            return Decoder(self.model, prompts, cache=s.use_cache, room=s.cache_room, sliding=sliding, prefix=prefix)
+
+        steps = decoder(asked, self.prefix)
+        if s.guidance_scale == 1:
+            return steps
+        return Guided(steps, decoder([self.negative or prompt[-1:] for prompt in asked]), s.guidance_scale)
+
+    def _negative_prompt(self) -> list[int] | None:
+        """Its ids. Raises LimitExceeded where the model has no room for what is written after it."""
+        s = self.settings
+        if s.negative_prompt is None:
+            return None
+        ((negative,), _) = prompts.read(self.model, s.negative_prompt)
+        most = max(row.room for row in self.rows)
+        room = self.model.config.max_tokens if s.cache_room is None else s.cache_room + 1
+        if len(negative) + most > room:
+            raise LimitExceeded(
+                f"negative_prompt has {len(negative):,} tokens and {most:,} are to follow, there is room for {room:,}; "
+                "shorten it, or lower max_new_tokens"
+            )
+        return negative
+
+    def _check_prefix(self) -> None:
+        if self.prefix is None:
+            return
+        if len(self.prompts) > 1 or not self.settings.use_cache:
+            raise InvalidInput("a prefix serves one prompt, with a cache; give them one by one")
+        if self.settings.guidance_scale != 1:
+            raise InvalidInput("guidance reads two prompts, a prefix holds one; leave out prefix or guidance_scale")
 
     def _filters(self) -> list[Filter]:
         device = next(self.model.parameters()).device
         rooms = {row.prompt: row.room for row in self.rows}
         lengths = torch.tensor([len(prompt) + rooms[i] for i, prompt in enumerate(self.prompts)], device=device)
-        return filters_of(self.settings, self.ends, lengths, self.vocab) + drawing(self.settings, self.ends)
+        made = filters_of(self.settings, self.ends, lengths, self.vocab)
+        if self.form is not None:
+            made.append(self.form)
+        return made + drawing(self.settings, self.ends)
 
-    def _so_far(self, copies: int) -> SoFar:
-        width = max(map(len, self.prompts))
-        padded = [[NONE] * (width - len(prompt)) + list(prompt) for prompt in self.prompts]
+    def _so_far(self, numbers: Sequence[int], copies: int) -> SoFar:
+        """The prompts of these numbers."""
+        asked = [self.prompts[number] for number in numbers]
+        width = max(map(len, asked))
+        padded = [[NONE] * (width - len(prompt)) + list(prompt) for prompt in asked]
         device = next(self.model.parameters()).device
-        tokens = torch.tensor(padded, dtype=torch.int64, device=device)
         return SoFar(
-            tokens.repeat_interleave(copies, 0),
+            torch.tensor(padded, dtype=torch.int64, device=device).repeat_interleave(copies, 0),
             width,
-            torch.arange(len(padded), device=device).repeat_interleave(copies),
+            torch.tensor(numbers, device=device).repeat_interleave(copies),
         )
 
     def _rows(self) -> list[Row]:
@@ -230,13 +309,15 @@ def _seeds(s: Settings, count: int) -> list[int]:
     """A seed for each sequence, such that a prompt of a batch draws what it would draw alone."""
     if not s.sampled:
         return []
-    per_prompt = s.num_return_sequences
+    per_prompt = 1 if s.num_beams > 1 else s.num_return_sequences  # the beams of a prompt are drawn together
     if isinstance(s.seed, list | tuple):
         if len(s.seed) != count * per_prompt:
-            raise InvalidInput(f"{len(s.seed)} seeds for {count * per_prompt} sequences; give one for each")
-        return list(s.seed)
-    first = [secrets.randbits(62) for _ in range(count)] if s.seed is None else [s.seed] * count
-    return [(seed + i) % limits.SEED for seed in first for i in range(per_prompt)]
+            raise InvalidInput(f"{len(s.seed)} seeds, wanted {count * per_prompt}; give {per_prompt} for each prompt")
+        seeds = list(s.seed)
+    else:
+        first = [secrets.randbits(62) for _ in range(count)] if s.seed is None else [s.seed] * count
+        seeds = [(seed + i) % limits.SEED for seed in first for i in range(per_prompt)]
+    return [seed for seed in seeds for _ in range(s.num_return_sequences // per_prompt)]
 
 
 def _ends(model: Network, s: Settings) -> list[int]:

@@ -59,11 +59,16 @@ Filter = Callable[[Tensor, SoFar], Tensor]
 
 def apply(filters: Sequence[Filter], logits: Tensor, so_far: SoFar) -> Tensor:
     """All filters in turn, on a copy in float32. Raises InvalidInput where they leave a row no token at all."""
-    scores = logits.float()
-    for filter in filters:
-        scores = filter(scores, so_far)
+    scores = filtered(filters, logits.float(), so_far)
     if filters and bool((scores.amax(-1) == NEVER).any()):
         raise InvalidInput("the options rule out every next token; allow some")
+    return scores
+
+
+def filtered(filters: Sequence[Filter], scores: Tensor, so_far: SoFar) -> Tensor:
+    """All filters in turn; a row may be left with no token."""
+    for filter in filters:
+        scores = filter(scores, so_far)
     return scores
 
 
@@ -86,6 +91,8 @@ def filters_of(settings: Settings, ends: list[int], limits: Tensor, vocab: int) 
     s, made = settings, list[Filter]()
     for what, ids in _named_ids(s):
         _check_ids(what, ids, vocab)
+    if len({*s.suppress_tokens}) == vocab or len({*s.suppress_tokens, *s.begin_suppress_tokens}) == vocab:
+        raise InvalidInput("suppress_tokens leaves no token to choose; allow some")
     bias = [([token], value) for token, value in s.logit_bias.items()] + [_bias(entry) for entry in s.sequence_bias]
     if bias:
         made.append(partial(sequence_bias, bias=bias))

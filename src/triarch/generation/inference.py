@@ -5,6 +5,7 @@ Shapes: N rows, T tokens fed, S tokens seen, V vocabulary.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -45,6 +46,7 @@ class Prefix:
 
     ids: list[int] = field(default_factory=list)  # tokens in the cache
     cache: Cache | None = None
+    model: Network | None = None  # that computed it
     reused: int = 0  # tokens of the last prompt that were not computed again
 
 
@@ -73,7 +75,7 @@ class Decoder:
         self.cache = Cache(room=room, sliding=sliding) if cache else None
         self.begin = 0  # columns of the prompts that the cache holds already
         if prefix is not None:
-            self._go_on(prefix, prompts)
+            self._go_on(prefix, prompts[0])
 
     def start(self, copies: int) -> Tensor:
         x = self._features(self.tokens[:, self.begin :])
@@ -113,6 +115,14 @@ class Decoder:
         if self.cache is not None:
             self.cache.select(rows)
 
+    def branch(self, rows: Tensor) -> Decoder:
+        """These rows, to go on with apart from this decoder, which stays where it is."""
+        made = copy.copy(self)
+        made.tokens = self.tokens[rows]
+        made.mask = None if self.mask is None else self.mask[rows]
+        made.cache = None if self.cache is None else self.cache.branch(rows)
+        return made
+
     def crop(self, length: int) -> None:
         self.tokens = self.tokens[:, :length]
         self.mask = None if self.mask is None else self.mask[:, :length]
@@ -129,12 +139,20 @@ class Decoder:
         if len(self.tokens) > 1:
             self.select(torch.zeros(1, dtype=torch.int64, device=self.tokens.device))
         prefix.ids, prefix.cache = self.tokens[0, : self.cache.length].tolist(), self.cache
+        prefix.model = self.model
 
-    def _go_on(self, prefix: Prefix, prompts: Sequence[Sequence[int]]) -> None:
-        if len(prompts) != 1 or self.cache is None:
-            raise InvalidInput("a prefix serves one prompt, with a cache; give them one by one")
+    def _go_on(self, prefix: Prefix, prompt: Sequence[int]) -> None:
+        assert self.cache is not None
+        assert not self.cache.sliding
+        if prefix.model not in (None, self.model):
+            raise InvalidInput("the prefix was computed by another model; begin one for this model with Prefix()")
+        if prefix.cache is not None and prefix.cache.room != self.cache.room:
+            raise InvalidInput(
+                f"cache_room is {self.cache.room}, that of the prefix {prefix.cache.room}; use one for both, or begin "
+                "another with Prefix()"
+            )
         common = 0
-        for ours, theirs in zip(prompts[0][:-1], prefix.ids, strict=False):  # one token is left to be fed
+        for ours, theirs in zip(prompt[:-1], prefix.ids, strict=False):  # one token is left to be fed
             if ours != theirs:
                 break
             common += 1

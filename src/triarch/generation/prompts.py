@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from triarch.errors import InvalidInput, show
+from triarch.errors import InvalidInput, show, some
 from triarch.family import Network
 
 
@@ -14,13 +14,17 @@ def read(model: Network, inputs: Any) -> tuple[list[list[int]], bool]:
     """Ids of each prompt, and whether there was one alone. Raises InvalidInput."""
     mask = None
     if isinstance(inputs, dict):
+        if others := inputs.keys() - {"input_ids", "attention_mask"}:
+            raise InvalidInput(f"inputs hold {some(sorted(map(str, others)))}, wanted input_ids and attention_mask")
         inputs, mask = inputs.get("input_ids"), inputs.get("attention_mask")
+        if mask is not None and getattr(mask, "shape", None) != getattr(inputs, "shape", ()):
+            raise InvalidInput("input_ids and attention_mask are not two tensors of the same shape (B, T); mend them")
     if isinstance(inputs, Tensor):
         if inputs.ndim not in (1, 2):
             raise InvalidInput(f"ids have the shape {[*inputs.shape]}, wanted (T,) or (B, T)")
         rows = inputs.tolist() if inputs.ndim == 2 else [inputs.tolist()]
         if mask is not None:
-            kept = mask.bool().tolist()
+            kept = mask.reshape(len(rows), -1).bool().tolist()
             rows = [[token for token, real in zip(*pair, strict=True) if real] for pair in zip(rows, kept, strict=True)]
         return _checked(model, rows), inputs.ndim == 1
     if isinstance(inputs, str):
@@ -43,6 +47,8 @@ def _encoded(model: Network, text: str) -> list[int]:
 
 def _checked(model: Network, prompts: list[list[int]]) -> list[list[int]]:
     vocab = model.config.vocab_size
+    if not prompts:
+        raise InvalidInput("there is no prompt; give at least one")
     for number, prompt in enumerate(prompts):
         if not prompt:
             raise InvalidInput(f"prompt {number} is empty; begin with a word, or with the beginning-of-text token")

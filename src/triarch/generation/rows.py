@@ -10,9 +10,11 @@ from torch import Tensor
 
 if TYPE_CHECKING:
     from triarch.generation.settings import Settings
+    from triarch.generation.structure import Form
     from triarch.inputs.text import TextProcessor
 
 Reason = Literal["stop", "length", "time", "cancelled"]
+BEFORE = 4  # tokens before the new ones that may change how these are spelled: as many as a character has bytes
 BROKEN = "\ufffd"  # how bytes that are no character yet are decoded
 
 
@@ -30,6 +32,7 @@ class Row:
     reason: Reason | None = None  # None: it goes on
     cut: int | None = None  # where its text ends, if a stop text was found
     score: float | None = None  # of a beam
+    guessed: int = 0  # tokens that were guessed before they were chosen
 
 
 @dataclass(frozen=True)
@@ -42,26 +45,38 @@ class Generated:
     prompt: int = 0  # the number of the prompt
     seed: int | None = None  # that draws it again
     score: float | None = None  # of beams: log-probability over length to the power of length_penalty
-    logprobs: list[float] | None = None  # natural, of the model's own distribution before any filter
+    logprobs: list[float] | None = None  # natural, of the model's own distribution before any filter; with guidance,
+    # of the one that it leads to
     alternatives: list[list[tuple[int, float]]] | None = None  # likeliest tokens at each place, with theirs
     prompt_logprobs: list[float] | None = None  # of the prompt's tokens but the first
+    guessed: int | None = None  # how many of the tokens were guessed ahead, and took no pass of their own
 
     def __str__(self) -> str:
         return self.text
 
 
 class Stops:
-    """What ends a sequence: its tokens, its text, its length."""
+    """What ends a sequence: its tokens, its text, its length; or its form, where no token could say that it ends."""
 
-    def __init__(self, ends: Sequence[int], settings: Settings, processor: TextProcessor | None):
+    def __init__(
+        self,
+        ends: Sequence[int],
+        settings: Settings,
+        processor: TextProcessor | None,
+        prompts: Sequence[Sequence[int]],
+        form: Form | None = None,
+    ):
+        self.prompts = prompts
         self.ends, self.texts, self.include = frozenset(ends), list(settings.stop), settings.include_stop
         self.skip, self.processor = settings.skip_special_tokens, processor
+        self.form = None if ends else form
+        self.clean = form is None  # mending the spaces around signs could break it
 
     def check(self, row: Row) -> None:
         """Set the reason, if its last token is the last."""
-        if self.texts and (cut := self._found(row.ids)) is not None:
+        if self.texts and (cut := self._found(row)) is not None:
             row.reason, row.cut = "stop", cut
-        elif row.ids[-1] in self.ends:
+        elif row.ids[-1] in self.ends or (self.form is not None and self.form.complete(row.ids)):
             row.reason = "stop"
         elif len(row.ids) >= row.room:
             row.reason = "length"
@@ -69,18 +84,24 @@ class Stops:
     def text(self, row: Row) -> str:
         if self.processor is None:
             return ""
-        text = self.processor.decode(row.ids, skip_special_tokens=self.skip)
+        text = self._spelled(row, self.skip)
         return text if row.cut is None else text[: row.cut]
 
-    def _found(self, ids: list[int]) -> int | None:
-        """Where the text ends if it holds a stop text, which may be that of a special token."""
+    def _spelled(self, row: Row, skip: bool) -> str:
+        """What the new tokens add to the text of those before them: alone, the first would lose the space before it."""
         assert self.processor is not None
-        shown = self.processor.decode(ids, skip_special_tokens=self.skip)
+        before = list(self.prompts[row.prompt][-BEFORE:])
+        start = len(self.processor.decode(before, skip, clean_up=self.clean).rstrip(BROKEN))
+        return self.processor.decode([*before, *row.ids], skip, clean_up=self.clean)[start:]
+
+    def _found(self, row: Row) -> int | None:
+        """Where the text ends if it holds a stop text, which may be that of a special token."""
+        shown = self._spelled(row, self.skip)
         places = [(at, len(stop)) for stop in self.texts if (at := shown.find(stop)) >= 0]
         if places:
             at, size = min(places)
             return at + (size if self.include else 0)
-        whole = self.processor.decode(ids)
+        whole = self._spelled(row, False)
         return len(shown) if any(stop in whole for stop in self.texts) else None
 
 

@@ -59,14 +59,7 @@ def sample(
     """Give every row one more token, and yield those that got one, until all have a reason to end."""
     logits = steps.start(copies)
     while rows:
-        check_finite(logits)
-        tokens = choose(apply(filters, logits, so_far), rows)
-        chosen: list[int] = tokens.tolist()
-        if alternatives is not None:
-            note_logprobs(rows, logits, chosen, alternatives)
-        for row, token in zip(rows, chosen, strict=True):
-            row.ids.append(token)
-            stops.check(row)
+        tokens = choose_next(rows, logits, so_far, filters, choose, stops, alternatives)
         yield rows
         alive = [i for i, row in enumerate(rows) if row.reason is None]
         if not alive:
@@ -77,3 +70,24 @@ def sample(
             rows, tokens, so_far = [rows[i] for i in alive], tokens[kept], so_far.select(kept)
             steps.select(kept)
         logits = steps.feed(tokens[:, None])[:, -1]
+
+
+def choose_next(
+    rows: list[Row],
+    logits: Tensor,
+    so_far: SoFar,
+    filters: Sequence[Filter],
+    choose: Choose,
+    stops: Stops,
+    alternatives: int | None,
+) -> Tensor:
+    """Give every row the token (N,) that is chosen from the model's scores (N, V), and see whether it is the last."""
+    check_finite(logits)
+    tokens = choose(apply(filters, logits, so_far), rows)
+    chosen: list[int] = tokens.tolist()
+    if alternatives is not None:
+        note_logprobs(rows, logits, chosen, alternatives)
+    for row, token in zip(rows, chosen, strict=True):
+        row.ids.append(token)
+        stops.check(row)
+    return tokens

@@ -29,8 +29,14 @@ FOREIGN: dict[str, tuple[Any, ...]] = {
     "top_h": (None,),
     "watermarking_config": (None,),
     "token_healing": (None, False),
+    "forced_decoder_ids": (None, []),
 }
 SAMPLING = ("temperature", "top_k", "top_p", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff")
+IDS = (
+    *("eos_token_id", "forced_bos_token_id", "forced_eos_token_id"),
+    *("suppress_tokens", "begin_suppress_tokens", "bad_words_ids"),
+)
+FORMS = ("json_schema", "regex", "grammar", "choice")
 BEAMS = ("length_penalty", "early_stopping", "num_beam_groups", "diversity_penalty")
 
 
@@ -116,6 +122,11 @@ class Settings:
         for text in (*self.stop, *self.choice):
             if not text:
                 raise InvalidInput("a stop or choice text is empty; leave it out")
+        for token, bias in self.logit_bias.items():
+            if type(token) is not int or not fits(bias, float):
+                raise InvalidInput(f"logit_bias gives {show(repr(token))} {show(repr(bias))}, wanted a number to an id")
+        if not all(self.bad_words_ids):
+            raise InvalidInput("bad_words_ids holds an empty list; leave it out")
         if len(self.stop) > limits.STOPS or any(len(text) > limits.STOP_CHARACTERS for text in self.stop):
             raise LimitExceeded(
                 f"stop holds {len(self.stop)} texts, or a long one; wanted up to {limits.STOPS} of "
@@ -138,8 +149,9 @@ class Settings:
         return self.do_sample and self.temperature > 0
 
     @property
-    def structured(self) -> bool:
-        return bool(self.json_schema or self.regex or self.grammar or self.choice)
+    def forms(self) -> list[str]:
+        """Names of the options that ask for a form."""
+        return [name for name in FORMS if getattr(self, name) not in (None, [], ())]
 
     @property
     def speculative(self) -> bool:
@@ -151,8 +163,10 @@ class Settings:
         return max(self.num_beams, self.num_return_sequences)
 
     def _check_combinations(self) -> None:
-        if sum(map(bool, (self.json_schema, self.regex, self.grammar, self.choice))) > 1:
-            raise InvalidInput("json_schema, regex, grammar and choice exclude each other; name one")
+        if len(self.forms) > 1:
+            raise InvalidInput(f"{' and '.join(self.forms)} exclude each other; name one")
+        if self.forms and self.ignore_eos:
+            raise InvalidInput(f"{self.forms[0]} ends where it is complete, which ignore_eos rules out; leave one out")
         if self.max_new_tokens is not None and self.min_new_tokens > self.max_new_tokens:
             raise InvalidInput(f"min_new_tokens {self.min_new_tokens} is over max_new_tokens {self.max_new_tokens}")
         if self.max_length is not None and self.min_length > self.max_length:
@@ -165,6 +179,8 @@ class Settings:
             )
         if self.num_return_sequences > 1 and self.num_beams == 1 and not self.sampled:
             raise InvalidInput("num_return_sequences without do_sample or num_beams gives one text several times")
+        if self.cache_room is not None and not self.use_cache:
+            raise InvalidInput("cache_room only matters with use_cache; leave one of them out")
         if self.guidance_scale == 1 and self.negative_prompt is not None:
             raise InvalidInput("negative_prompt does nothing without guidance_scale; give both, or neither")
         modes = {
@@ -206,7 +222,7 @@ BOUNDS: tuple[tuple[str, float, float], ...] = (
     ("no_repeat_ngram_size", 0, limits.POSITIONS),
     ("guidance_scale", 0, 1e4),
     ("num_beams", 1, limits.SEQUENCES),
-    ("length_penalty", -100, 100),
+    ("length_penalty", -10, 10),
     ("num_beam_groups", 1, limits.SEQUENCES),
     ("diversity_penalty", 0, 1e4),
     ("penalty_alpha", 0, 1),
@@ -233,7 +249,14 @@ def make(model: Network, given: Mapping[str, Any], kind: type[Kind] = Settings) 
     wanted = {name: value for name, value in given.items() if value is not None or fits(None, kinds(kind)[name])}
     if isinstance(wanted.get("stop"), str):
         wanted["stop"] = [wanted["stop"]]
-    made = kind(**_of_checkpoint(model, wanted, kind.do_sample) | wanted)
+    said = _of_checkpoint(model, wanted, kind.do_sample)
+    try:
+        made = kind(**said | wanted)
+    except InvalidInput as error:
+        if not said:
+            raise
+        kind(**wanted)  # raises what is wrong with the call alone
+        raise InvalidInput(f"{CONFIG} and the call together: {error}") from None
     _check_effect(made, wanted)
     return made
 
@@ -248,14 +271,23 @@ def _check_effect(made: Settings, wanted: Mapping[str, Any]) -> None:
         defaults = {f.name: f.default for f in dataclasses.fields(Settings)}
         return [name for name in names if name in wanted and wanted[name] != defaults[name]]
 
+    for one, other in (("max_new_tokens", "max_length"), ("ignore_eos", "eos_token_id")):
+        if wanted.get(one) and wanted.get(other) is not None:
+            raise InvalidInput(f"{one} and {other} exclude each other; leave one out")
     drawn = () if made.penalty_alpha is None else ("top_k",)
     idle = [name for name in changed(SAMPLING) if name not in drawn and name != "temperature"]
     if idle and not made.do_sample:
         raise InvalidInput(f"{' and '.join(idle)} only matter when drawing; pass do_sample=True, or leave them out")
+    if made.do_sample and made.temperature == 0 and (idle := [*idle, *changed(("seed",))]):
+        raise InvalidInput(f"temperature 0 takes the likeliest token, beside which {' and '.join(idle)} do nothing")
     if wanted.get("temperature") and not made.do_sample and wanted["temperature"] != 1:
         raise InvalidInput("temperature only matters when drawing; pass do_sample=True, or leave it out")
     if wanted.get("seed") is not None and not made.do_sample:
         raise InvalidInput("seed only matters when drawing; pass do_sample=True, or leave it out")
+    if made.assistant_model is None and changed(("num_assistant_tokens",)):
+        raise InvalidInput("num_assistant_tokens only matters with assistant_model; give both, or neither")
+    if wanted.get("include_stop") and not made.stop:
+        raise InvalidInput("include_stop only matters with stop; give both, or neither")
     if made.num_beams == 1 and (alone := changed(BEAMS)):
         raise InvalidInput(f"{' and '.join(alone)} only matter with num_beams above 1; add it, or leave them out")
 
@@ -279,6 +311,10 @@ def _of_checkpoint(model: Network, wanted: Mapping[str, Any], drawn: bool) -> di
     for name, value in said.items():
         if not fits(value, known[name]):
             raise CorruptFile(f"{CONFIG} says {name}={show(repr(value))}; mend it, or pass {name}=")
+        if name in IDS and not all(0 <= token < model.config.vocab_size for token in _flat(value)):
+            raise CorruptFile(
+                f"{CONFIG} says {name}={show(repr(value))}, wanted 0 to {model.config.vocab_size - 1}; mend it"
+            )
     if "max_new_tokens" in wanted or "max_length" in wanted:
         said.pop("max_new_tokens", None)
         said.pop("max_length", None)
@@ -300,6 +336,10 @@ READ = frozenset(
         *("exponential_decay_length_penalty", "renormalize_logits", "sequence_bias"),
     }
 )
+
+
+def _flat(ids: Any) -> list[int]:
+    return [token for one in ids for token in _flat(one)] if isinstance(ids, list) else [ids]
 
 
 def _sidecar(model: Network) -> dict[str, Any] | None:

@@ -262,12 +262,15 @@ class TextProcessor:
             tensors["token_type_ids"] = padded(type_ids, 0)
         return tensors
 
-    def decode(self, ids: Iterable[int] | Tensor, skip_special_tokens: bool = False) -> str:
-        """The text that ids stand for. Raises InvalidInput for ids outside of the embedding."""
+    def decode(self, ids: Iterable[int] | Tensor, skip_special_tokens: bool = False, *, clean_up: bool = True) -> str:
+        """The text that ids stand for; without `clean_up` to the letter, whatever the checkpoint would mend of it.
+
+        Raises InvalidInput for ids outside of the embedding.
+        """
         checked = self._checked(ids)
         with vocabulary.guarded(self._found.source):
             text = self._plain.decode(checked, skip_special_tokens)
-        return cleaned(text) if self.config.get("clean_up_tokenization_spaces") is True else text
+        return cleaned(text) if clean_up and self.config.get("clean_up_tokenization_spaces") is True else text
 
     def tokens(self, ids: Iterable[int] | Tensor) -> list[str]:
         """The token of each id, empty for a row of the embedding without one. Raises as `decode` does."""

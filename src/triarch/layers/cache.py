@@ -5,6 +5,7 @@ Shapes: B sequences, K key-value heads, T new tokens, S tokens held, E size of a
 
 from __future__ import annotations
 
+import copy
 from collections import defaultdict
 
 import torch
@@ -83,6 +84,14 @@ class Cache:
         for layer in self._layers.values():
             if layer.stored is not None:
                 layer.stored = layer.stored[:, rows]
+
+    def branch(self, rows: Tensor) -> Cache:
+        """What `select` would leave, as a cache of its own; this one stays as it is."""
+        made = Cache(room=self.room, sliding=self.sliding)
+        made.length = self.length
+        made._layers.update({number: copy.copy(layer) for number, layer in self._layers.items()})
+        made.select(rows)
+        return made
 
     def crop(self, length: int) -> None:
         """Forget the tokens from `length` on."""

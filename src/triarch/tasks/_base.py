@@ -9,6 +9,7 @@ windows has its own `outputs`.
 from __future__ import annotations
 
 import itertools
+import os
 import time
 from collections.abc import Iterable, Iterator, Sequence, Sized
 from dataclasses import dataclass
@@ -84,6 +85,13 @@ class Task:
         self.processor: TextProcessor = model.processor
         self.defaults = defaults
         self.options({})
+
+    @classmethod
+    def load(cls, model: str | os.PathLike[str], **options: Any) -> Network:
+        """A model that the task alone holds, with the head that it needs. Arguments and errors as of `triarch.load`."""
+        from triarch import checkpoint
+
+        return checkpoint.load(model, scores=cls.NEEDS, **options)
 
     def read(self, given: Any, options: Any) -> Any:
         """One input as a user gives it -> one row. Raises InvalidInput."""
@@ -218,14 +226,10 @@ class Task:
 
         windows = [window for job in jobs for window in job.windows]
         share = [1 / len(job.windows) for job in jobs for _ in job.windows]
-        device = next(self.model.parameters()).device
 
         @torch.inference_mode()
         def compute(picked: list[Encoding]) -> list[Any]:
-            batch = self.processor.collate(picked)
-            if all(len(window) == len(picked[0]) for window in picked):
-                del batch["attention_mask"]  # nothing to mask
-            return self.compute({name: tensor.to(device) for name, tensor in batch.items()}, picked, options)
+            return self.scored(picked, options)
 
         scores = iter(
             batches.run(
@@ -238,6 +242,14 @@ class Task:
             )
         )
         return [_numbers(list(itertools.islice(scores, len(job.windows)))) for job in jobs]
+
+    def scored(self, windows: list[Encoding], options: Any) -> list[Any]:
+        """One array for each of some windows that are worked on together."""
+        device = next(self.model.parameters()).device
+        batch = self.processor.collate(windows)
+        if all(len(window) == len(windows[0]) for window in windows):
+            del batch["attention_mask"]  # nothing to mask
+        return self.compute({name: tensor.to(device) for name, tensor in batch.items()}, windows, options)
 
     def budget(self) -> int:
         """Tokens of a batch."""

@@ -100,21 +100,13 @@ class TextGeneration(Generating):
     def prepare(self, row: str | Chat, options: Options) -> Job:
         more = {name: value for name, value in options.encoding.items() if name not in ENCODING}
         specials = bool(options.encoding.get("add_special_tokens", options.add_special_tokens))
-        if isinstance(row, str):
-            if more:
-                raise InvalidInput(f"tokenizer_encode_kwargs has {show(next(iter(more)))!r}, which only a chat takes")
-            read = self.processor.encode(options.prefix + row, special_tokens=False).ids
+        if isinstance(row, list):
+            ids, specials = self._written(row, more, options), False
+        elif more:
+            raise InvalidInput(f"tokenizer_encode_kwargs has {show(next(iter(more)))!r}, which only a chat takes")
         else:
-            goes_on, specials = _goes_on(row, options), False
-            read = self.processor.chat_ids(
-                row,
-                tools=options.tools,
-                documents=options.documents,
-                add_generation_prompt=not goes_on,
-                continue_final_message=goes_on,
-                variables=more,
-            )
-        ids, dropped = self._fitted(read, specials, options)
+            ids = self.processor.encode(options.prefix + row, special_tokens=False).ids
+        ids, dropped = self._fitted(ids, specials, options)
         if not ids and (begin := self.processor.id("bos_token")) is not None:
             ids = [begin]  # an empty prompt asks for a text from its beginning
         return Job([], tokens=len(ids) + dropped, dropped=dropped, notes=Prompt(ids, row))
@@ -125,6 +117,20 @@ class TextGeneration(Generating):
             self.record("generated", prompt.ids, self._shown(prompt.given, found, options), found, options)
             for found in outputs
         ]
+
+    def _written(self, chat: Chat, variables: dict[str, Any], options: Options) -> list[int]:
+        """The ids of a chat, as the checkpoint's template writes it."""
+        goes_on = _goes_on(chat, options)
+        template = variables.pop("chat_template", None)
+        return self.processor.chat_ids(
+            chat,
+            tools=options.tools,
+            documents=options.documents,
+            add_generation_prompt=not goes_on,
+            continue_final_message=goes_on,
+            chat_template=template,
+            variables=variables,
+        )
 
     def _shown(self, given: str | Chat, found: Generated, options: Options) -> str | Chat:
         text = self.text(found, options)

@@ -1,24 +1,29 @@
-"""Choose among labels that the model has never seen, with a model of natural language inference.
+"""Choose among labels that the model has never seen.
 
     triarch run zero-shot-classification "The striker scored twice" --candidate-labels sports,politics -m MODEL
 
-Each label becomes a hypothesis, and its score is how far the text entails it; Yin et al. 2019, section 5,
-https://arxiv.org/abs/1909.00161. A text longer than the model is read in windows with the hypothesis whole in each.
+With a model of natural language inference each label becomes a hypothesis, and its score is how far the text entails
+it; Yin et al. 2019, section 5, https://arxiv.org/abs/1909.00161. With a decoder its score is how likely the model finds
+the hypothesis to go on with it after the text. A text longer than the model is read in windows with the hypothesis
+whole in each.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from triarch import limits
 from triarch.errors import InvalidInput, Unsupported, show, some
-from triarch.tasks import _options
+from triarch.tasks import _label_prompts, _options
 from triarch.tasks._base import Job, Task, text_of
 from triarch.tasks._scores import mean_by_length, softmax
+
+if TYPE_CHECKING:
+    from tokenizers import Encoding
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +31,7 @@ class Options(_options.Options):
     candidate_labels: list[str] | str = ""  # a list, or one text with commas between
     hypothesis_template: str = "This example is {}."  # {} stands for the label
     multi_label: bool = False  # each label by itself, entailment against contradiction
+    label_score: Literal["mean", "sum"] | None = None  # of the log-probabilities of a label's tokens; None: the mean
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -43,12 +49,14 @@ class Options(_options.Options):
 class ZeroShotClassification(Task):
     """Text -> {"sequence", "labels", "scores"}, best label first."""
 
-    NEEDS = ("LabelScores",)
+    NEEDS = ("LabelScores", "NextWordScores")
     INPUT = "sequence"
     OPTIONS = Options
 
     def __init__(self, model: Any, **defaults: Any):
         super().__init__(model, **defaults)
+        if self.decoder:
+            return
         names = self.model.config.id2label
         entails = [i for i, name in names.items() if name.lower().startswith("entail")]
         if not entails or len(names) < 2:
@@ -62,30 +70,54 @@ class ZeroShotClassification(Task):
             options["candidate_labels"] = candidate_labels
         return super().__call__(sequences, **options)
 
+    @property
+    def decoder(self) -> bool:
+        return self.kind == "NextWordScores"
+
+    def options(self, given: dict[str, Any]) -> Any:
+        chosen = super().options(given)
+        if self.decoder and chosen.multi_label:
+            raise InvalidInput("multi_label needs a model of natural language inference; a decoder chooses one label")
+        if not self.decoder and chosen.label_score is not None:
+            raise InvalidInput(f"label_score does nothing with {self.model.architecture}; it is for decoders")
+        return chosen
+
     def read(self, given: Any, options: Options) -> str:
-        if not options.labels:
-            raise InvalidInput("no candidate_labels; name at least one")
+        least = 2 if self.decoder else 1  # a decoder tells only which label is likelier
+        if len(options.labels) < least:
+            found = f"{len(options.labels) or 'no'} candidate_labels"
+            raise InvalidInput(f"{found}; name at least {'one' if least == 1 else 'two'}")
         return text_of(given, "sequence", "text")
 
     def prepare(self, row: str, options: Options) -> Job:
+        if self.decoder:
+            return _label_prompts.prompts(self.model, row, options)
         hypotheses = [options.hypothesis_template.replace("{}", label) for label in options.labels]
         jobs = [self.windows(row, hypothesis, options, side="first") for hypothesis in hypotheses]
         windows = [window for job in jobs for window in job.windows]
         most = max(jobs, key=lambda job: len(job.windows))
         return replace(most, windows=windows, dropped=max(job.dropped for job in jobs), notes=(row, jobs))
 
+    def scored(self, windows: list[Encoding], options: Options) -> list[np.ndarray]:
+        return _label_prompts.totals(self.model, windows) if self.decoder else super().scored(windows, options)
+
     def answer(self, job: Job, outputs: list[np.ndarray], options: Options) -> dict[str, Any]:
-        row, jobs = job.notes
-        rest = iter(outputs)
-        logits = [mean_by_length(one.windows, list(islice(rest, len(one.windows)))) for one in jobs]
-        table = np.stack(logits)  # (labels, L)
-        if options.multi_label or len(table) == 1:
-            scores = softmax(table[:, [self.contradiction, self.entailment]])[:, 1]
+        if self.decoder:
+            row, scores = job.notes, _label_prompts.probabilities(job, outputs, options.label_score or "mean")
         else:
-            scores = softmax(table[:, self.entailment])
+            row, scores = self._entailed(job, outputs, options)
         order = scores.argsort()[::-1]
         return {
             "sequence": row,
             "labels": [options.labels[i] for i in order],
             "scores": [float(scores[i]) for i in order],
         }
+
+    def _entailed(self, job: Job, outputs: list[np.ndarray], options: Options) -> tuple[str, np.ndarray]:
+        row, jobs = job.notes
+        rest = iter(outputs)
+        logits = [mean_by_length(one.windows, list(islice(rest, len(one.windows)))) for one in jobs]
+        table = np.stack(logits)  # (labels, L)
+        if options.multi_label or len(table) == 1:
+            return row, softmax(table[:, [self.contradiction, self.entailment]])[:, 1]
+        return row, softmax(table[:, self.entailment])

@@ -1,0 +1,202 @@
+"""Beam search: several sequences of each prompt grow side by side, and only the likeliest of all their continuations go
+on. Graves 2012, section 2.4, https://arxiv.org/abs/1211.3711; the score, which does not favour short sequences: Wu et
+al. 2016, section 7, https://arxiv.org/abs/1609.08144
+
+The loop is shared with diverse and constrained search, which differ in what they take for the best.
+
+Shapes: U sets of beams that are worked on, B beams of each, N = U * B rows, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from triarch.errors import InvalidInput
+from triarch.generation.filters import NEVER, Filter, SoFar, check_finite, filtered
+from triarch.generation.inference import Steps
+from triarch.generation.rows import Row, Stops, note_logprobs
+from triarch.generation.sampling import Draw
+from triarch.generation.settings import Settings
+
+
+class Candidate(NamedTuple):
+    """What a beam may go on with."""
+
+    total: float  # log-probability of the whole sequence, as filters have changed it
+    beam: int
+    token: int
+
+
+class Beams:
+    """The beams of a prompt, or of a group of its beams, and the best sequences that have come to an end."""
+
+    def __init__(self, row: Row, size: int, settings: Settings, stops: Stops, group: int = 0):
+        self.size, self.settings, self.stops, self.group = size, settings, stops, group
+        self.prompt = row.prompt
+        self.rows = [row] * size  # that go on, best first
+        self.totals = [0.0] + [NEVER] * (size - 1)  # they begin alike, and several alike would find the same
+        self.made: list[tuple[Row, int]] = []  # by the last step, and the beams that they continue
+        self.parents: list[int] = []  # of the rows
+        self.ended: list[Row] = []  # best first
+        self.done = False
+
+    @property
+    def count(self) -> int:
+        """Candidates to look at: enough for every beam to go on, should the best of each be an end."""
+        return max(2, 1 + len(self.stops.ends)) * self.size
+
+    def advance(self, candidates: Sequence[Candidate]) -> None:
+        """One step, with candidates in the order of choice. Those that end count if they are among the first B."""
+        going = []
+        for rank, (candidate, row) in enumerate(self.grown(candidates)):
+            if row.reason is None:
+                going.append((candidate, row))
+            elif rank < self.size:
+                self.end(candidate, row)
+        self.go_on(sorted(going, key=lambda pair: -pair[0].total))  # what was drawn comes in any order
+
+    def grown(self, candidates: Sequence[Candidate]) -> list[tuple[Candidate, Row]]:
+        """The rows that they make. What filters have ruled out makes none."""
+        self.made, made = [], []
+        for candidate in candidates:
+            if candidate.total > NEVER:
+                old = self.rows[candidate.beam]
+                ids = [*old.ids, candidate.token]
+                score = candidate.total / len(ids) ** self.settings.length_penalty
+                row = replace(
+                    old, ids=ids, score=score, logprobs=[*old.logprobs], alternatives=[*old.alternatives], reason=None
+                )
+                self.stops.check(row)
+                made.append((candidate, row))
+        return made
+
+    def end(self, candidate: Candidate, row: Row) -> None:
+        self.made.append((row, candidate.beam))
+        self.ended = sorted([*self.ended, row], key=_badness)[: self.size]
+
+    def go_on(self, going: Sequence[tuple[Candidate, Row]]) -> None:
+        """With the first B of these; where there are fewer, what fills their place can not win."""
+        going = going[: self.size]
+        self.made += [(row, candidate.beam) for candidate, row in going]
+        idle = self.size - len(going)
+        self.totals = [candidate.total for candidate, _ in going] + [NEVER] * idle
+        if not going:
+            self.rows, self.done = [], True
+            return
+        self.rows = [row for _, row in going] + [going[0][1]] * idle
+        self.parents = [candidate.beam for candidate, _ in going] + [going[0][0].beam] * idle
+        self.done = self._decided(max(self.totals))
+
+    def _decided(self, total: float) -> bool:
+        """Whether going on is given up: for a sequence that is better than the worst of those that ended there is no
+        hope, judged by the best beam as if it ended now; or, where early_stopping is "never", at the best length."""
+        if len(self.ended) < self.size:
+            return False
+        s, first = self.settings, self.rows[0]
+        if s.early_stopping is True:
+            return True
+        latest = s.early_stopping == "never" and s.length_penalty > 0
+        worst = self.ended[-1].score
+        assert worst is not None
+        return total / (first.room if latest else len(first.ids)) ** s.length_penalty <= worst
+
+    @property
+    def best(self) -> list[Row]:
+        """What would be returned if this were all."""
+        going = [row for row, total in zip(self.rows, self.totals, strict=False) if total > NEVER]
+        return self.ended if self.done else [*self.ended, *going]
+
+
+Pick = Callable[[Tensor, Sequence[Beams]], list[list[Candidate]]]  # totals (U, B, V) -> candidates for each
+Advance = Callable[[Sequence[Beams], Tensor, SoFar], None]  # beams, log-probabilities (N, V) of their next tokens
+
+
+def likeliest(totals: Tensor, beams: Sequence[Beams]) -> list[list[Candidate]]:
+    flat = totals.flatten(1)
+    best = flat.topk(min(beams[0].count, flat.shape[1]))
+    return _candidates(best.values, best.indices, totals.shape[2])
+
+
+def drawn(totals: Tensor, beams: Sequence[Beams], *, draw: Draw) -> list[list[Candidate]]:
+    """Without replacement, from the continuations of all beams of a prompt together."""
+    flat = totals.flatten(1)
+    probabilities = flat.clamp(min=-1e9).softmax(-1)  # of a prompt whose beams are all at an end they are numbers too
+    count = min(beams[0].count, flat.shape[1])
+    chosen = torch.cat(
+        [
+            torch.multinomial(probabilities[i : i + 1], count, generator=draw.generator(one.rows[0]))
+            for i, one in enumerate(beams)
+        ]
+    )
+    return _candidates(flat.gather(1, chosen), chosen, totals.shape[2])
+
+
+def advance(beams: Sequence[Beams], logs: Tensor, so_far: SoFar, *, filters: Sequence[Filter], pick: Pick) -> None:
+    scores = filtered(filters, logs, so_far).unflatten(0, (len(beams), -1))  # (U, B, V)
+    totals = torch.tensor([one.totals for one in beams], device=logs.device)
+    for one, candidates in zip(beams, pick(scores + totals[..., None], beams), strict=True):
+        one.advance(candidates)
+
+
+def search(
+    steps: Steps, rows: list[Row], so_far: SoFar, beams: Sequence[Beams], *, advance: Advance, settings: Settings
+) -> Iterator[list[Row]]:
+    """Fill rows with the best sequences of their prompts; yields them after each step as they are then.
+
+    `beams`: the sets of each prompt in turn. Raises InvalidInput where the options leave fewer sequences than asked.
+    """
+    logits = steps.start(settings.num_beams)
+    alive = list(beams)
+    while True:
+        check_finite(logits)
+        logs = logits.float().log_softmax(-1)
+        advance(alive, logs, so_far)
+        size = alive[0].size
+        if settings.logprobs is not None:
+            for i, one in enumerate(alive):
+                if one.made:
+                    made, parents = zip(*one.made, strict=True)
+                    tokens = [row.ids[-1] for row in made]
+                    note_logprobs(made, logs[i * size :][list(parents)], tokens, settings.logprobs)
+        returned, groups = settings.num_return_sequences, settings.num_beam_groups
+        for prompt in range(len(rows) // returned):
+            _report(rows[prompt * returned :][:returned], beams[prompt * groups :][:groups])
+        yield rows
+        kept = [i * size + beam for i, one in enumerate(alive) if not one.done for beam in one.parents]
+        alive = [one for one in alive if not one.done]
+        if not alive:
+            return
+        order = torch.tensor(kept, device=logits.device)
+        tokens = torch.tensor([row.ids[-1] for one in alive for row in one.rows], device=logits.device)
+        steps.select(order)
+        so_far = so_far.select(order).plus(tokens)
+        logits = steps.feed(tokens[:, None])[:, -1]
+
+
+def _report(rows: Sequence[Row], beams: Sequence[Beams]) -> None:
+    """What a prompt's rows are as things stand."""
+    found = sorted((row for one in beams for row in one.best), key=_badness)
+    if all(one.done for one in beams) and len(found) < len(rows):
+        raise InvalidInput(
+            f"the options leave {len(found)} sequences to prompt {rows[0].prompt}, wanted {len(rows)}; allow more"
+        )
+    for row, best in zip(rows, found, strict=False):
+        row.ids, row.logprobs, row.alternatives = best.ids, best.logprobs, best.alternatives
+        row.reason, row.cut, row.score = best.reason, best.cut, best.score
+
+
+def _candidates(totals: Tensor, places: Tensor, vocab: int) -> list[list[Candidate]]:
+    return [
+        [Candidate(total, *divmod(place, vocab)) for total, place in zip(*pair, strict=True)]
+        for pair in zip(totals.tolist(), places.tolist(), strict=True)
+    ]
+
+
+def _badness(row: Row) -> float:
+    assert row.score is not None
+    return -row.score

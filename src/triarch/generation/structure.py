@@ -1,0 +1,203 @@
+"""Structured output: text that meets a JSON schema, a regular expression or a grammar, or is one of several texts.
+
+At each place a grammar says which tokens may follow; llguidance reads it. What may follow depends on the new tokens
+alone, so that this is one more filter, whatever the search does with rows: it draws, copies, reorders or guesses them.
+
+Shapes: N rows, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from triarch import limits
+from triarch.errors import InvalidInput, LimitExceeded, Unsupported, show
+from triarch.generation import schemas
+from triarch.generation.filters import NEVER, SoFar
+from triarch.generation.schemas import check_size
+from triarch.generation.settings import Settings
+from triarch.inputs.text import TextProcessor
+
+if TYPE_CHECKING:
+    from llguidance import LLMatcher
+
+AHEAD = 512  # states of tokens that were guessed, beside those of rows and of what they come from
+STACK = 128 << 20  # bytes of stack to compile on; the worst grammar that limits.py lets pass takes about a quarter
+# JSON allows any number of spaces nearly everywhere, which a model that is not sure would go on to write
+JSON_OPTIONS = {"whitespace_flexible": True, "whitespace_pattern": "[ ]?", "lenient": False, "coerce_one_of": False}
+END = "<|end of form|>"  # a token of ours in the tokenizer that llguidance sees: it wants one, models may have none
+
+
+class Form:
+    """Lets only those tokens pass that a grammar allows after the new ones of each row.
+
+    Where the grammar allows to stop, so are `ends`; where nothing else may follow, they alone. A row that left the
+    grammar, or is complete without a token that could say so, passes as it is: such rows are over.
+    """
+
+    def __init__(self, root: LLMatcher, ends: Sequence[int]):
+        self.root, self.ends = root, list(ends)
+        self.states: OrderedDict[tuple[int, ...], LLMatcher | None] = OrderedDict()  # the latest used comes last
+
+    def __call__(self, logits: Tensor, so_far: SoFar) -> Tensor:
+        rows: list[list[int]] = so_far.new.tolist()
+        allowed = torch.stack([self._allowed(tuple(row), logits.shape[1]) for row in rows])  # (N, V)
+        while len(self.states) > 2 * len(rows) + AHEAD:
+            self.states.popitem(last=False)
+        return logits.masked_fill(~allowed.to(logits.device), NEVER)
+
+    def complete(self, ids: Sequence[int]) -> bool:
+        """Whether nothing can follow."""
+        state = self._state(tuple(ids))
+        return state is None or state.is_stopped()
+
+    def _allowed(self, tokens: tuple[int, ...], vocab: int) -> Tensor:
+        state = self._state(tokens)
+        allowed = torch.zeros(vocab, dtype=torch.bool)
+        if state is None or (state.is_stopped() and not self.ends):
+            return ~allowed
+        if not state.is_stopped():
+            bits = np.unpackbits(np.frombuffer(state.compute_bitmask(), dtype=np.uint8), bitorder="little")
+            _check_budget(state)
+            count = min(vocab, len(bits))
+            allowed[:count] = torch.from_numpy(bits[:count]).bool()
+        allowed[self.ends] = state.is_accepting()
+        return allowed
+
+    def _state(self, tokens: tuple[int, ...]) -> LLMatcher | None:
+        """The grammar after these tokens, mostly that of their parent and one token; None where they leave it."""
+        known = next((n for n in range(len(tokens), 0, -1) if tokens[:n] in self.states), 0)
+        state = self.states[tokens[:known]] if known else self.root
+        if state is not None and (fresh := list(tokens[known:])):
+            state = state.deep_copy()
+            if state.try_consume_tokens(fresh) < len(fresh):
+                _check_budget(state)
+                state = None
+        self.states[tokens] = state
+        self.states.move_to_end(tokens)
+        return state
+
+
+def form_of(settings: Settings, processor: TextProcessor | None, ends: Sequence[int]) -> Form | None:
+    """The filter of what settings ask for; None where they ask for no form.
+
+    Raises InvalidInput for a form that is not well written, that llguidance does not know, or that no text meets;
+    LimitExceeded for one that is too large; Unsupported for a tokenizer whose tokens do not spell out bytes.
+    """
+    if not settings.forms:
+        return None
+    (what,) = settings.forms
+    if processor is None:
+        raise InvalidInput(f"{what} needs a tokenizer, which the checkpoint does not have; put one beside the weights")
+    grammar = _grammar(what, settings)
+    with _compilers_lock:
+        compiler = _compilers.get(processor)
+        if compiler is None:
+            compiler = _compilers[processor] = _Compiler(processor)
+    return Form(compiler.compiled(what, grammar), ends)
+
+
+class _Compiler:
+    """Grammars as they apply to one tokenizer; the latest used are kept."""
+
+    def __init__(self, processor: TextProcessor):
+        from llguidance import LLTokenizer
+        from tokenizers import AddedToken, Tokenizer
+
+        tokenizer = Tokenizer.from_str(processor.tokenizer.to_str())
+        tokenizer.add_special_tokens([AddedToken(END, special=True)])
+        try:
+            self.tokenizer = LLTokenizer(tokenizer.to_str(), eos_token=tokenizer.token_to_id(END))
+        except ValueError as error:
+            raise Unsupported(
+                f"no form can be asked of this tokenizer, whose tokens do not spell out bytes ({_line(error)}); "
+                "use a byte-level BPE or SentencePiece checkpoint"
+            ) from None
+        self.kept: OrderedDict[str, LLMatcher] = OrderedDict()
+        self.lock = threading.Lock()
+
+    def compiled(self, what: str, grammar: str) -> LLMatcher:
+        """At its beginning; a copy, which nobody else moves on."""
+        with self.lock:
+            if grammar not in self.kept:
+                self.kept[grammar] = _on_deep_stack(what, grammar, self.tokenizer)
+            self.kept.move_to_end(grammar)
+            while len(self.kept) > limits.FORMS_KEPT:
+                self.kept.popitem(last=False)
+            return self.kept[grammar].deep_copy()
+
+
+_compilers: WeakKeyDictionary[TextProcessor, _Compiler] = WeakKeyDictionary()
+_compilers_lock = threading.Lock()
+
+
+def _on_deep_stack(what: str, grammar: str, tokenizer: object) -> LLMatcher:
+    """Compile on a thread with a stack of its own size: the compiler recurses from rule to rule, and rules that refer
+    to each other in a long chain would overflow the usual stack, which ends the process."""
+    with ThreadPoolExecutor(1) as pool:
+        usual = threading.stack_size(STACK)
+        try:
+            compiled = pool.submit(_compile, what, grammar, tokenizer)
+        finally:
+            threading.stack_size(usual)
+        return compiled.result()
+
+
+def _compile(what: str, grammar: str, tokenizer: object) -> LLMatcher:
+    from llguidance import LLMatcher, LLParserLimits
+
+    budget = LLParserLimits(initial_lexer_fuel=limits.FORM_FUEL, verbose_errors=False)
+    matcher = LLMatcher(tokenizer, grammar, log_level=0, limits=budget)  # type: ignore[arg-type]
+    if not matcher.is_error() and not matcher.is_accepting():
+        matcher.compute_bitmask()
+    if matcher.is_error():
+        error = matcher.get_error()
+        reason = "no text meets it" if error.startswith("NoExtension") else _line(error)
+        raise InvalidInput(f"{what} cannot be used: {reason}; change it")
+    return matcher
+
+
+def _check_budget(state: LLMatcher) -> None:
+    if state.is_error():
+        raise LimitExceeded(f"the form takes too much work to follow ({_line(state.get_error())}); make it simpler")
+
+
+# What is asked for -> what llguidance reads
+
+
+def _grammar(what: str, s: Settings) -> str:
+    from llguidance import LLMatcher
+
+    if what == "json_schema":
+        schema = schemas.read(s.json_schema)
+        try:
+            return LLMatcher.grammar_from_json_schema(schema, overrides=JSON_OPTIONS)  # type: ignore[arg-type]
+        except ValueError as error:
+            raise InvalidInput(f"json_schema cannot be used: {_line(error)}; change it") from None
+    if what == "choice":
+        texts = " | ".join(json.dumps(text, ensure_ascii=False) for text in s.choice)
+        check_size(what, texts, nested=False)
+        return LLMatcher.grammar_from_lark(f"start: CHOICE\nCHOICE: {texts}")
+    if what == "regex":
+        assert s.regex is not None
+        check_size(what, s.regex)
+        return LLMatcher.grammar_from_regex(s.regex)
+    assert s.grammar is not None
+    check_size(what, s.grammar)
+    if (lines := s.grammar.count("\n")) > limits.FORM_RULES:
+        raise LimitExceeded(f"grammar has {lines:,} lines, over {limits.FORM_RULES:,}; make it smaller")
+    return LLMatcher.grammar_from_lark(s.grammar)
+
+
+def _line(error: object) -> str:
+    return show(" ".join(str(error).split()), 200)
