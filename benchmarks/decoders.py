@@ -271,9 +271,8 @@ def main() -> None:
             theirs = found.get(("transformers", precision))
             ratio = f"{values['decode'] / theirs['decode']:.2f} x the reference" if theirs else ""
             cache = f"cache {values['cache_kib_a_token']:.0f} KiB a token" if "cache_kib_a_token" in values else ""
-            print(
-                f"  {who:<16}{precision:<10}{values['prefill_ms']:8.0f} ms {values['decode']:8.1f} tokens/s   {ratio}  {cache}"
-            )
+            speed = f"{values['prefill_ms']:8.0f} ms {values['decode']:8.1f} tokens/s"
+            print(f"  {who:<16}{precision:<10}{speed}   {ratio}  {cache}".rstrip())
     return None
 
 

@@ -28,7 +28,7 @@ from triarch.training.data.sentences import blocks
 from triarch.training.data.store import STARTS, TokenStore
 from triarch.training.data.stretches import Stretches
 from triarch.training.learner import Learner
-from triarch.training.model import set_dropout
+from triarch.training.model import make_network, set_dropout
 from triarch.training.settings import Settings
 
 S = tiny.SENTENCES
@@ -98,7 +98,8 @@ def test_documents_of_one_sequence_have_the_losses_that_each_has_alone(made, gpt
         together = made.losses(made.forward(gpt2, packed), packed)["clm"]
         batches = [made.batch([made.continued([one])]) for one in documents]
         alone = [made.losses(made.forward(gpt2, batch), batch)["clm"] for batch in batches]
-    torch.testing.assert_close(scores[1].logits[: len(scores[0].logits)], scores[0].logits)
+    first, packed_logits = (found.logits.flatten(0, -2) for found in scores)
+    torch.testing.assert_close(packed_logits[: len(first)], first)
     torch.testing.assert_close(together, alone[0] + 2 * alone[1] + 2 * alone[2], atol=1e-4, rtol=1e-6)
 
 
@@ -108,9 +109,10 @@ def test_asked_to_documents_look_at_those_before_them(gpt2):
     batch = made.batch([made.continued(ids)])
     assert batch.inputs.keys() == {"input_ids"}
     with torch.no_grad():
-        logits = made.forward(gpt2, batch).logits
+        logits = made.forward(gpt2, batch).logits.flatten(0, -2)
         torch.testing.assert_close(logits, gpt2(batch.inputs["input_ids"]).logits[0])
-        apart = made.forward(gpt2, Clm(gpt2.processor).batch([Clm(gpt2.processor).continued(ids)])).logits
+        alone = Clm(gpt2.processor)
+        apart = alone.forward(gpt2, alone.batch([alone.continued(ids)])).logits.flatten(0, -2)
     assert (logits[len(ids[0].ids) + 1 :] - apart[len(ids[0].ids) + 1 :]).abs().max() > 0.1
 
 
@@ -309,6 +311,14 @@ def test_running_text_is_for_next_words_where_the_model_guesses_no_hidden_ones(f
     assert plan.material(Settings(model=str(folder)), pytest.fail, [{"text": "Ada"}], None)[0] is Clm
     assert plan.material(Settings(family="llama"), pytest.fail, [{"text": "Ada"}], None)[0] is Clm
     assert plan.material(Settings(family="bert"), pytest.fail, [{"text": "Ada"}], None)[0].NAME == "mlm"
+
+
+def test_sizes_that_follow_from_others_follow_from_those_given(tmp_path):
+    save_vocabulary(train_vocabulary(S, "bpe", 300, family("llama").text), tmp_path)
+    sizes = {"hidden_size": 24, "num_layers": 1, "num_heads": 3, "intermediate_size": 8, "max_positions": 16}
+    settings = Settings(family="llama", tokenizer=str(tmp_path), config=sizes)
+    config = make_network(settings, Clm, []).config
+    assert (config.head_size, config.kv_heads) == (8, 3)
 
 
 @pytest.mark.parametrize("name", ["gpt2", "llama"])

@@ -72,16 +72,12 @@ def given(context: click.Context, flags: dict[str, Any]) -> dict[str, Any]:
 
 def load(flags: dict[str, Any], settings: dict[str, Any]) -> "Network":
     """The model, and into the settings the one that guesses for it."""
-    from triarch import checkpoint, starters
+    from triarch import starters
+    from triarch.tasks.text_generation import TextGeneration
 
     def loaded(name: str, revision: str | None) -> "Network":
-        return checkpoint.load(
-            starters.resolve("text-generation", name),
-            scores=("NextWordScores",),
-            dtype=flags["dtype"],
-            device=flags["device"],
-            revision=revision,
-        )
+        folder = starters.resolve("text-generation", name)
+        return TextGeneration.load(folder, dtype=flags["dtype"], device=flags["device"], revision=revision)
 
     model = loaded(flags["model"], flags["revision"])
     if "assistant_model" in settings:

@@ -47,19 +47,21 @@ class NextWords(Objective):
         return Batch(inputs, {"words": words}, counts, [None] * len(examples))
 
     def forward(self, model: Network, batch: Batch) -> Any:
-        """Scores (N, V) of the tokens that there is something to learn of."""
-        return model(**batch.inputs, positions=batch.targets["words"] != IGNORED)
+        """Scores (N, V) of the tokens that there is something to learn of, or (B, T, V) where that is all."""
+        words = batch.targets["words"]
+        return model(**batch.inputs, positions=None if self._learns_all(batch) else words != IGNORED)
 
     def losses(self, scores: Any, batch: Batch) -> dict[str, Tensor]:
         words = batch.targets["words"]
-        return {self.NAME: cross_entropy(scores.logits, words[words != IGNORED])}
+        return {self.NAME: cross_entropy(scores.logits, words if self._learns_all(batch) else words[words != IGNORED])}
 
     def outcomes(self, scores: Any, batch: Batch) -> list[Any]:
         """(loss, tokens, those guessed right, bytes of their text) of each row."""
         words = batch.targets["words"]
         table = words.cpu().numpy()
         sizes = np.where(table == IGNORED, 0, self._bytes[table]).sum(1)
-        return [(*guess, float(size)) for guess, size in zip(guesses(scores.logits, words), sizes, strict=True)]
+        found = guesses(scores.logits.flatten(0, -2), words)
+        return [(*guess, float(size)) for guess, size in zip(found, sizes, strict=True)]
 
     def measure(self, outcomes: list[Any]) -> dict[str, float]:
         """Special tokens are guessed like all others, and stand for no bytes: their loss is part of a text's."""
@@ -69,6 +71,10 @@ class NextWords(Objective):
             "bits_per_byte": metrics.bits_per_byte(loss, size),
             "accuracy": right / count if count else float("nan"),
         }
+
+    def _learns_all(self, batch: Batch) -> bool:
+        """Whether each token is guessed: then none has to be picked out."""
+        return batch.counts[self.NAME] == batch.targets["words"].numel()
 
     @cached_property
     def _bytes(self) -> np.ndarray:

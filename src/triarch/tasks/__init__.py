@@ -61,12 +61,12 @@ def pipeline(
     if model is None:
         raise InvalidInput(f'no model for {task}; give a folder or a repo id, or "starter"')
     from triarch import hub, starters
-    from triarch.checkpoint import load, load_processor
+    from triarch.checkpoint import load_processor
     from triarch.family import Network
 
     if not isinstance(model, Network):
         dtype = dtype if torch_dtype is None else torch_dtype
-        model = load(starters.resolve(task, model), scores=made.NEEDS, dtype=dtype, device=device, revision=revision)
+        model = made.load(starters.resolve(task, model), dtype=dtype, device=device, revision=revision)
     if tokenizer is not None:
         model.processor = load_processor(hub.find(tokenizer), model.family, model.config)
     return made(model, **defaults)

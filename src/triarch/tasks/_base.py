@@ -9,6 +9,7 @@ windows has its own `outputs`.
 from __future__ import annotations
 
 import itertools
+import os
 import time
 from collections.abc import Iterable, Iterator, Sequence, Sized
 from dataclasses import dataclass
@@ -84,6 +85,13 @@ class Task:
         self.processor: TextProcessor = model.processor
         self.defaults = defaults
         self.options({})
+
+    @classmethod
+    def load(cls, model: str | os.PathLike[str], **options: Any) -> Network:
+        """A model that the task alone holds, with the head that it needs. Arguments and errors as of `triarch.load`."""
+        from triarch import checkpoint
+
+        return checkpoint.load(model, scores=cls.NEEDS, **options)
 
     def read(self, given: Any, options: Any) -> Any:
         """One input as a user gives it -> one row. Raises InvalidInput."""

@@ -31,6 +31,7 @@ class Use(NamedTuple):
 # By our names of the tasks; of those that take the same head the first is the one to try
 USES = {
     "fill-mask": Use("fill-mask", '"Paris is the [MASK] of France."'),
+    "text-generation": Use("text-generation", '"Once upon a time"'),
     "text-classification": Use("text-classification", '"I loved it."'),
     "token-classification": Use("token-classification", '"Ada Lovelace lived in London."'),
     "question-answering": Use(

@@ -11,6 +11,7 @@ from torch import nn
 
 from triarch import heads, hub
 from triarch.checkpoint import label_tables, load, load_processor, load_tokenizer, opened
+from triarch.config import Config
 from triarch.errors import InvalidInput, Unsupported, show
 from triarch.family import Network
 from triarch.layers import low_rank
@@ -84,7 +85,9 @@ def make_network(settings: Settings, made: type[Objective], rows: Iterable[dict[
         raise InvalidInput("lora adapts a checkpoint, and there is none; name a model, or leave lora out")
     kind = family(settings.family)
     processor = load_tokenizer(settings.tokenizer, family_name=settings.family)
-    raw = kind.config({}).to_hf() | _spelled(kind, settings.config) | {"vocab_size": processor.vocab_size}
+    # What families write of a size that follows from others would hold against the sizes that are given
+    defaults = Config.to_hf(kind.config({}))
+    raw = defaults | _spelled(kind, settings.config) | {"vocab_size": processor.vocab_size}
     if kind.text is not None:
         vocabulary = processor.tokenizer.get_vocab()
         if absent := [token for token in kind.text.specials.values() if token not in vocabulary]:
