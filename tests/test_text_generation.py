@@ -9,7 +9,9 @@ import torch
 import tiny
 import triarch
 from triarch.errors import InvalidInput, LimitExceeded, TriarchError, Unsupported
+from triarch.generation import generate, stream
 from triarch.generation.settings import Settings
+from triarch.models import family
 from triarch.tasks.text_generation import Options
 
 PROMPTS = ["Paris is the capital", "Ada", "What a lovely day! I love this film", "Who wrote the book?", " "]
@@ -324,6 +326,32 @@ def test_a_stop_text_is_the_end_and_stays_unless_asked_for(make):
     for include, size in ((True, 4), (False, 2)):
         (found,) = make()("Ada", stop_strings=[stop], include_stop=include, return_full_text=False, **GREEDY)
         assert found["generated_text"] == whole["generated_text"][:size]
+
+
+@pytest.fixture
+def words():
+    """A model whose tokenizer writes the space before a word at its beginning, and none before a text's first word."""
+    processor = tiny.load("xlm-roberta-words").processor
+    kind = family("gpt2")
+    made = kind.build(dataclasses.replace(kind.tiny, vocab_size=processor.vocab_size), "GPT2LMHeadModel")
+    made.processor = processor
+    return made
+
+
+@pytest.mark.parametrize("before, text", [("Ada", " lived in"), ("", "lived in")])
+def test_the_space_before_the_first_new_word_stays(words, before, text):
+    prompt = [0, *words.processor.encode(before, special_tokens=False).ids]
+    lived, within = words.processor.encode("lived in", special_tokens=False).ids
+    turns = {"prefix_allowed_tokens_fn": lambda _, ids: [within] if ids[-1] == lived else [lived]}
+    assert generate(words, prompt, max_new_tokens=2, **turns).text == text
+    assert "".join(piece.text for piece in stream(words, prompt, max_new_tokens=2, **turns)) == text
+    assert generate(words, prompt, max_new_tokens=2, stop=[" in"], **turns).text == text.removesuffix(" in")
+
+
+def test_a_character_that_begins_in_the_prompt_is_made_whole(model):
+    first, second = ids_of(model, "Ж")
+    found = generate(model, [6, first], max_new_tokens=1, prefix_allowed_tokens_fn=lambda *_: [second])
+    assert found.text == "Ж"
 
 
 def test_tokens_come_with_their_log_probabilities(make, model):

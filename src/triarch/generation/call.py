@@ -104,7 +104,7 @@ class _Job:
         self.rows = self._rows()
         if settings.stop and model.processor is None:
             raise InvalidInput("stop texts need a tokenizer, which the checkpoint does not have; use eos_token_id")
-        self.stops = Stops(self.ends, settings, model.processor)
+        self.stops = Stops(self.ends, settings, model.processor, self.prompts)
         self.prompt_logprobs: list[list[float]] | None = None
         self.filters = self._filters()
         self.steps = self._steps()

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from triarch.inputs.text import TextProcessor
 
 Reason = Literal["stop", "length", "time", "cancelled"]
+BEFORE = 4  # tokens before the new ones that may change how these are spelled: as many as a character has bytes
 BROKEN = "\ufffd"  # how bytes that are no character yet are decoded
 
 
@@ -53,13 +54,20 @@ class Generated:
 class Stops:
     """What ends a sequence: its tokens, its text, its length."""
 
-    def __init__(self, ends: Sequence[int], settings: Settings, processor: TextProcessor | None):
+    def __init__(
+        self,
+        ends: Sequence[int],
+        settings: Settings,
+        processor: TextProcessor | None,
+        prompts: Sequence[Sequence[int]],
+    ):
+        self.prompts = prompts
         self.ends, self.texts, self.include = frozenset(ends), list(settings.stop), settings.include_stop
         self.skip, self.processor = settings.skip_special_tokens, processor
 
     def check(self, row: Row) -> None:
         """Set the reason, if its last token is the last."""
-        if self.texts and (cut := self._found(row.ids)) is not None:
+        if self.texts and (cut := self._found(row)) is not None:
             row.reason, row.cut = "stop", cut
         elif row.ids[-1] in self.ends:
             row.reason = "stop"
@@ -69,18 +77,24 @@ class Stops:
     def text(self, row: Row) -> str:
         if self.processor is None:
             return ""
-        text = self.processor.decode(row.ids, skip_special_tokens=self.skip)
+        text = self._spelled(row, self.skip)
         return text if row.cut is None else text[: row.cut]
 
-    def _found(self, ids: list[int]) -> int | None:
-        """Where the text ends if it holds a stop text, which may be that of a special token."""
+    def _spelled(self, row: Row, skip: bool) -> str:
+        """What the new tokens add to the text of those before them: alone, the first would lose the space before it."""
         assert self.processor is not None
-        shown = self.processor.decode(ids, skip_special_tokens=self.skip)
+        before = list(self.prompts[row.prompt][-BEFORE:])
+        start = len(self.processor.decode(before, skip).rstrip(BROKEN))
+        return self.processor.decode([*before, *row.ids], skip)[start:]
+
+    def _found(self, row: Row) -> int | None:
+        """Where the text ends if it holds a stop text, which may be that of a special token."""
+        shown = self._spelled(row, self.skip)
         places = [(at, len(stop)) for stop in self.texts if (at := shown.find(stop)) >= 0]
         if places:
             at, size = min(places)
             return at + (size if self.include else 0)
-        whole = self.processor.decode(ids)
+        whole = self._spelled(row, False)
         return len(shown) if any(stop in whole for stop in self.texts) else None
 
 
