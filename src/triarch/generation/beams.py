@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -52,7 +52,7 @@ class Beams:
 
     def advance(self, candidates: Sequence[Candidate]) -> None:
         """One step, with candidates in the order of choice. Those that end count if they are among the first B."""
-        going = []
+        self.made, going = [], []
         for rank, (candidate, row) in enumerate(self.grown(candidates)):
             if row.reason is None:
                 going.append((candidate, row))
@@ -62,7 +62,7 @@ class Beams:
 
     def grown(self, candidates: Sequence[Candidate]) -> list[tuple[Candidate, Row]]:
         """The rows that they make. What filters have ruled out makes none."""
-        self.made, made = [], []
+        made = []
         for candidate in candidates:
             if candidate.total > NEVER:
                 old = self.rows[candidate.beam]
@@ -113,7 +113,8 @@ class Beams:
 
 
 Pick = Callable[[Tensor, Sequence[Beams]], list[list[Candidate]]]  # totals (U, B, V) -> candidates for each
-Advance = Callable[[Sequence[Beams], Tensor, SoFar], None]  # beams, log-probabilities (N, V) of their next tokens
+Kind = TypeVar("Kind", bound=Beams)
+Advance = Callable[[Sequence[Kind], Tensor, SoFar], None]  # beams, log-probabilities (N, V) of their next tokens
 
 
 def likeliest(totals: Tensor, beams: Sequence[Beams]) -> list[list[Candidate]]:
@@ -137,14 +138,18 @@ def drawn(totals: Tensor, beams: Sequence[Beams], *, draw: Draw) -> list[list[Ca
 
 
 def advance(beams: Sequence[Beams], logs: Tensor, so_far: SoFar, *, filters: Sequence[Filter], pick: Pick) -> None:
-    scores = filtered(filters, logs, so_far).unflatten(0, (len(beams), -1))  # (U, B, V)
-    totals = torch.tensor([one.totals for one in beams], device=logs.device)
-    for one, candidates in zip(beams, pick(scores + totals[..., None], beams), strict=True):
+    for one, candidates in zip(beams, pick(totals_of(beams, logs, so_far, filters), beams), strict=True):
         one.advance(candidates)
 
 
+def totals_of(beams: Sequence[Beams], logs: Tensor, so_far: SoFar, filters: Sequence[Filter]) -> Tensor:
+    """(U, B, V) of every beam with every token after it."""
+    scores = filtered(filters, logs, so_far).unflatten(0, (len(beams), -1))
+    return scores + torch.tensor([one.totals for one in beams], device=logs.device)[..., None]
+
+
 def search(
-    steps: Steps, rows: list[Row], so_far: SoFar, beams: Sequence[Beams], *, advance: Advance, settings: Settings
+    steps: Steps, rows: list[Row], so_far: SoFar, beams: Sequence[Kind], *, advance: Advance[Kind], settings: Settings
 ) -> Iterator[list[Row]]:
     """Fill rows with the best sequences of their prompts; yields them after each step as they are then.
 
@@ -161,8 +166,8 @@ def search(
             for i, one in enumerate(alive):
                 if one.made:
                     made, parents = zip(*one.made, strict=True)
-                    tokens = [row.ids[-1] for row in made]
-                    note_logprobs(made, logs[i * size :][list(parents)], tokens, settings.logprobs)
+                    chosen = [row.ids[-1] for row in made]
+                    note_logprobs(made, logs[i * size :][list(parents)], chosen, settings.logprobs)
         returned, groups = settings.num_return_sequences, settings.num_beam_groups
         for prompt in range(len(rows) // returned):
             _report(rows[prompt * returned :][:returned], beams[prompt * groups :][:groups])
