@@ -90,11 +90,15 @@ class Beams:
             return
         self.rows = [row for _, row in going] + [going[0][1]] * idle
         self.parents = [candidate.beam for candidate, _ in going] + [going[0][0].beam] * idle
-        self.done = self._decided(max(self.totals))
+        self.done = self._decided(self._hope())
+
+    def _hope(self) -> float:
+        """The total that decides whether to go on: that of the best beam that could."""
+        return max(self.totals)
 
     def _decided(self, total: float) -> bool:
         """Whether going on is given up: for a sequence that is better than the worst of those that ended there is no
-        hope, judged by the best beam as if it ended now; or, where early_stopping is "never", at the best length."""
+        hope, judged by this total as if it ended now; or, where early_stopping is "never", at the best length."""
         if len(self.ended) < self.size:
             return False
         s, first = self.settings, self.rows[0]
@@ -110,6 +114,17 @@ class Beams:
         """What would be returned if this were all."""
         going = [row for row, total in zip(self.rows, self.totals, strict=False) if total > NEVER]
         return self.ended if self.done else [*self.ended, *going]
+
+
+class Patient(Beams):
+    """Goes on after a step whose likeliest candidate is an end, when others might have come close to it."""
+
+    def advance(self, candidates: Sequence[Candidate]) -> None:
+        self.likeliest = max(candidate.total for candidate in candidates)
+        super().advance(candidates)
+
+    def _hope(self) -> float:
+        return self.likeliest
 
 
 Pick = Callable[[Tensor, Sequence[Beams]], list[list[Candidate]]]  # totals (U, B, V) -> candidates for each

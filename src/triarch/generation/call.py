@@ -204,7 +204,8 @@ class _Job:
             forced = [constrained.ForcedBeams(row, s.num_beams, s, self.stops, self.phrases) for row in firsts]
             return found(forced, advance=partial(constrained.advance, filters=self.filters))
         size, groups = s.num_beams // s.num_beam_groups, range(s.num_beam_groups)
-        sets = [beams.Beams(row, size, s, self.stops, group) for row in firsts for group in groups]
+        kind = beams.Patient if s.num_beam_groups > 1 else beams.Beams
+        sets = [kind(row, size, s, self.stops, group) for row in firsts for group in groups]
         if s.num_beam_groups > 1:
             led = partial(diverse.advance, filters=self.filters, penalty=s.diversity_penalty)
             return found(sets, advance=led)

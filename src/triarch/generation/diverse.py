@@ -15,12 +15,12 @@ from torch import Tensor
 
 from triarch.generation import beams
 from triarch.generation.beams import Beams, likeliest
-from triarch.generation.filters import NEVER, Filter, SoFar
+from triarch.generation.filters import Filter, SoFar
 
 
 def advance(sets: Sequence[Beams], logs: Tensor, so_far: SoFar, *, filters: Sequence[Filter], penalty: float) -> None:
-    """Group after group: from the log-probability of a token `penalty` is taken for each beam of an earlier group of the
-    same prompt that goes on with it at this step."""
+    """Group after group: from the log-probability of a token `penalty` is taken for each beam of an earlier group of
+    the same prompt that has chosen it at this step, and does not end there."""
     size = sets[0].size
     chosen: dict[int, Counter[int]] = {one.prompt: Counter() for one in sets}
     for group in sorted({one.group for one in sets}):
@@ -34,5 +34,4 @@ def advance(sets: Sequence[Beams], logs: Tensor, so_far: SoFar, *, filters: Sequ
         led = (logs[rows].unflatten(0, (len(members), size)) - penalty * counts).flatten(0, 1)
         beams.advance(members, led, so_far.select(rows), filters=filters, pick=likeliest)
         for one in members:
-            going = zip(one.rows, one.totals, strict=False)
-            chosen[one.prompt].update(row.ids[-1] for row, total in going if total > NEVER)
+            chosen[one.prompt].update(row.ids[-1] for row, _ in one.made if row.reason != "stop")
