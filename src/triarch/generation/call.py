@@ -114,7 +114,7 @@ class _Job:
         self.prompt_logprobs: list[list[float]] | None = None
         self.filters = self._filters()
         rooms = {row.prompt: row.room for row in self.rows}
-        self.phrases = constrained.phrases_of(settings, self.ends, list(rooms.values()))
+        self.phrases = constrained.phrases_of(settings, self.ends, list(rooms.values()), self.vocab)
         self.negative = self._negative_prompt()
         self._check_prefix()
         if settings.assistant_model is not None:

@@ -20,7 +20,7 @@ from torch import Tensor
 from triarch import limits
 from triarch.errors import InvalidInput, LimitExceeded, show
 from triarch.generation.beams import Beams, Candidate, likeliest, totals_of
-from triarch.generation.filters import Filter, SoFar
+from triarch.generation.filters import Filter, SoFar, check_ids
 from triarch.generation.rows import Row, Stops
 from triarch.generation.settings import Settings
 
@@ -95,31 +95,36 @@ class ForcedBeams(Beams):
     def forced(self, totals: Tensor) -> list[Candidate]:
         """(B, V) -> every beam with every token that gets it further."""
         places = [(beam, token) for beam, progress in enumerate(self.progress) for token in progress.next()]
-        if not places:
-            return []
-        beams, tokens = map(list, zip(*places, strict=True))
-        found: list[float] = totals[beams, tokens].tolist()
-        return [Candidate(total, *place) for total, place in zip(found, places, strict=True)]
+        return _candidates(totals, places)
 
-    def advance(self, candidates: Sequence[Candidate], forced: Sequence[Candidate] = ()) -> None:
-        """One step. What is likeliest and what is forced share the beams out among them, by how far each has got."""
-        self.made, usual = [], []
+    def kept(self, totals: Tensor) -> list[Candidate]:
+        """(B, V) -> every beam that has all phrases with its likeliest tokens: rare phrases would not last without.
+
+        As many tokens as sequences are returned, so that one such beam is enough to make them.
+        """
+        best: list[list[int]] = totals.topk(min(self.settings.num_return_sequences, totals.shape[1])).indices.tolist()
+        done = [beam for beam, progress in enumerate(self.progress) if progress.fulfilled]
+        return _candidates(totals, [(beam, token) for beam in done for token in best[beam]])
+
+    def advance(self, candidates: Sequence[Candidate], beside: Sequence[Candidate] = ()) -> None:
+        """One step. Candidates, and those that are to be tried beside them, share the beams out among them."""
+        self.made, usual, known = [], [], set[Candidate]()
         for rank, (candidate, row) in enumerate(self.grown(candidates)):
             if row.reason != "stop":
                 usual.append((candidate, row))
             elif rank < self.size:
+                known.add(candidate)
                 self.end(candidate, row)
         usual = usual[: self.size]
-        known = {(candidate.beam, candidate.token) for candidate, _ in usual}
-        further = self.grown([one for one in forced if (one.beam, one.token) not in known])
-        further = [(one, row) for one, row in further if row.reason != "stop" or self._after(one).fulfilled]
+        known.update(candidate for candidate, _ in usual)
+        others = self.grown([candidate for candidate in beside if candidate not in known])
         going = []
-        for candidate, row in self._shared_out([*usual, *further]):
+        for candidate, row in [*usual, *others]:
             if row.reason is None:
                 going.append((candidate, row))
             else:
                 self.end(candidate, row)
-        self.go_on(going)
+        self.go_on(self._shared_out(going))
 
     def end(self, candidate: Candidate, row: Row) -> None:
         if self._after(candidate).fulfilled:
@@ -152,18 +157,27 @@ class ForcedBeams(Beams):
 def advance(sets: Sequence[ForcedBeams], logs: Tensor, so_far: SoFar, *, filters: Sequence[Filter]) -> None:
     totals = totals_of(sets, logs, so_far, filters)
     for one, candidates, table in zip(sets, likeliest(totals, sets), totals, strict=True):
-        one.advance(candidates, one.forced(table))
+        one.advance(candidates, [*one.forced(table), *one.kept(table)])
 
 
-def phrases_of(settings: Settings, ends: Sequence[int], rooms: Sequence[int]) -> list[Phrase]:
+def _candidates(totals: Tensor, places: Sequence[tuple[int, int]]) -> list[Candidate]:
+    if not places:
+        return []
+    beams, tokens = map(list, zip(*places, strict=True))
+    found: list[float] = totals[beams, tokens].tolist()
+    return [Candidate(total, *place) for total, place in zip(found, places, strict=True)]
+
+
+def phrases_of(settings: Settings, ends: Sequence[int], rooms: Sequence[int], vocab: int) -> list[Phrase]:
     """What settings force: lists of ids, or lists of such lists, of which one must occur.
 
     `ends`: tokens that end a sequence; `rooms`: new tokens that each prompt may have. Raises InvalidInput for what is
-    no such list, what holds an end, and alternatives of which one begins with another; LimitExceeded for more than
-    fits.
+    no such list, for ids that are not in the vocabulary or end a sequence, and for alternatives of which one begins
+    with another; LimitExceeded for more than fits.
     """
-    given = settings.force_words_ids
-    phrases = [Phrase(tuple(_ids(entry))) for entry in given]
+    phrases = [Phrase(tuple(_ids(entry))) for entry in settings.force_words_ids]
+    for phrase in phrases:
+        check_ids("force_words_ids", [token for ids in phrase.alternatives for token in ids], vocab)
     count = sum(len(ids) for phrase in phrases for ids in phrase.alternatives)
     if count > limits.FORCED:
         raise LimitExceeded(f"force_words_ids holds {count:,} ids, over {limits.FORCED:,}; force fewer")

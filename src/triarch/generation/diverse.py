@@ -19,8 +19,8 @@ from triarch.generation.filters import Filter, SoFar
 
 
 def advance(sets: Sequence[Beams], logs: Tensor, so_far: SoFar, *, filters: Sequence[Filter], penalty: float) -> None:
-    """Group after group: from the log-probability of a token `penalty` is taken for each beam of an earlier group of
-    the same prompt that has chosen it at this step, and does not end there."""
+    """Group after group: a token loses `penalty` of its log-probability for each beam of an earlier group of the same
+    prompt that has chosen it at this step, and does not end there."""
     size = sets[0].size
     chosen: dict[int, Counter[int]] = {one.prompt: Counter() for one in sets}
     for group in sorted({one.group for one in sets}):

@@ -34,7 +34,7 @@ FOREIGN: dict[str, tuple[Any, ...]] = {
 SAMPLING = ("temperature", "top_k", "top_p", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff")
 IDS = (
     *("eos_token_id", "forced_bos_token_id", "forced_eos_token_id"),
-    *("suppress_tokens", "begin_suppress_tokens", "bad_words_ids", "force_words_ids"),
+    *("suppress_tokens", "begin_suppress_tokens", "bad_words_ids"),
 )
 FORMS = ("json_schema", "regex", "grammar", "choice")
 BEAMS = ("length_penalty", "early_stopping", "num_beam_groups", "diversity_penalty")
