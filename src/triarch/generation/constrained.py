@@ -49,7 +49,10 @@ class Phrase:
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a sequence has got with the phrases that must occur in it, one after the other, in whatever order."""
+    """How far a sequence has got with the phrases that must occur in it, one after the other, in whatever order.
+
+    A phrase that begins within what was taken for the beginning of another is not seen, and is to occur once more.
+    """
 
     pending: tuple[Phrase, ...]
     complete: int = 0
