@@ -1,5 +1,6 @@
 """Beam search and beam sampling, against the reference on a tiny random model, and against themselves."""
 
+import itertools
 import json
 
 import pytest
@@ -172,6 +173,25 @@ def test_returned_sequences_differ_and_the_best_comes_first(pair):
     assert [one.score for one in found] == sorted((one.score for one in found), reverse=True)
     first = generate(pair[1], PROMPTS[0], max_new_tokens=8, num_beams=6)
     assert (first.ids, first.score) == (found[0].ids, found[0].score)
+
+
+def test_as_many_beams_as_sequences_find_the_likeliest_of_all(pair):
+    tokens, new = [5, 49, 60], 4
+    found = generate(
+        pair[1],
+        PROMPTS[0],
+        max_new_tokens=new,
+        num_beams=len(tokens) ** new,
+        num_return_sequences=9,
+        prefix_allowed_tokens_fn=lambda _, ids: tokens,
+        length_penalty=0.0,
+    )
+    every = [list(ids) for ids in itertools.product(tokens, repeat=new)]
+    with torch.no_grad():
+        logs = pair[1](torch.tensor([PROMPTS[0] + ids for ids in every])).logits.log_softmax(-1)[:, -new - 1 : -1]
+    best = logs.gather(-1, torch.tensor(every)[..., None]).sum((1, 2)).topk(9)
+    assert [one.ids for one in found] == [every[i] for i in best.indices]
+    assert [one.score for one in found] == pytest.approx(best.values.tolist(), abs=1e-4)
 
 
 @pytest.mark.parametrize("drawn", [{}, {"do_sample": True, "seed": 5, "temperature": 0.7}], ids=["likeliest", "drawn"])

@@ -1,6 +1,7 @@
 """Diverse, constrained and contrastive search, against the last versions of the reference that had them and against
 what they promise beyond it. tests/goldens/make_generation.py has the cases."""
 
+import itertools
 import json
 from pathlib import Path
 
@@ -102,6 +103,27 @@ def test_every_phrase_occurs_in_every_sequence(model, prompt, returned, num_beam
 def test_phrases_may_take_all_the_room_there_is(model):
     found = generate(model, PROMPTS[0], max_new_tokens=5, num_beams=2, force_words_ids=[[150, 151], [160, 161, 162]])
     assert found.ids in ([150, 151, 160, 161, 162], [160, 161, 162, 150, 151])
+
+
+def test_as_many_beams_as_sequences_find_the_likeliest_with_a_phrase(model):
+    tokens, new, phrase = [113, 379, 342], 4, [342, 113]
+    found = generate(
+        model,
+        PROMPTS[0],
+        max_new_tokens=new,
+        num_beams=len(tokens) ** new,
+        num_return_sequences=5,
+        force_words_ids=[phrase],
+        prefix_allowed_tokens_fn=lambda _, ids: tokens,
+        length_penalty=0.0,
+    )
+    every = [list(ids) for ids in itertools.product(tokens, repeat=new) if occurs(phrase, list(ids))]
+    with torch.no_grad():
+        logs = model(torch.tensor([PROMPTS[0] + ids for ids in every])).logits.log_softmax(-1)[:, -new - 1 : -1]
+    totals = logs.gather(-1, torch.tensor(every)[..., None]).sum((1, 2))
+    best = totals.topk(5)
+    assert [one.ids for one in found] == [every[i] for i in best.indices]
+    assert [one.score for one in found] == pytest.approx(best.values.tolist(), abs=1e-4)
 
 
 def after(progress, *tokens):
@@ -287,6 +309,8 @@ REFUSED = [
         r"has the alternatives \[5, 6\] and \[5, 6, 8\], of which one begins with the other",
     ),
     ({"num_beams": 2, "force_words_ids": [[5, END]], "eos_token_id": END}, "holds a token that ends the sequence"),
+    (CONSTRAINED | {"suppress_tokens": [201]}, "force_words_ids holds what suppress_tokens or bad_words_ids rule out"),
+    (CONSTRAINED | {"bad_words_ids": [[150], [161]]}, "force_words_ids holds what suppress_tokens or bad_words_ids"),
 ]
 
 

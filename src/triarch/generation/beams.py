@@ -33,10 +33,10 @@ class Candidate(NamedTuple):
 
 
 class Beams:
-    """The beams of a prompt, or of a group of its beams, and the best sequences that have come to an end."""
+    """The beams of a prompt, or a group of them, and the best sequences that have come to an end."""
 
-    def __init__(self, row: Row, size: int, settings: Settings, stops: Stops, group: int = 0):
-        self.size, self.settings, self.stops, self.group = size, settings, stops, group
+    def __init__(self, row: Row, size: int, settings: Settings, stops: Stops):
+        self.size, self.settings, self.stops = size, settings, stops
         self.prompt = row.prompt
         self.rows = [row] * size  # that go on, best first
         self.totals = [0.0] + [NEVER] * (size - 1)  # they begin alike, and several alike would find the same
@@ -93,7 +93,7 @@ class Beams:
         self.done = self._decided(self._hope())
 
     def _hope(self) -> float:
-        """The total that decides whether to go on: that of the best beam that could."""
+        """The total that decides whether to go on: that of the best beam."""
         return max(self.totals)
 
     def _decided(self, total: float) -> bool:
@@ -114,17 +114,6 @@ class Beams:
         """What would be returned if this were all."""
         going = [row for row, total in zip(self.rows, self.totals, strict=False) if total > NEVER]
         return self.ended if self.done else [*self.ended, *going]
-
-
-class Patient(Beams):
-    """Goes on after a step whose likeliest candidate is an end, when others might have come close to it."""
-
-    def advance(self, candidates: Sequence[Candidate]) -> None:
-        self.likeliest = max(candidate.total for candidate in candidates)
-        super().advance(candidates)
-
-    def _hope(self) -> float:
-        return self.likeliest
 
 
 Pick = Callable[[Tensor, Sequence[Beams]], list[list[Candidate]]]  # totals (U, B, V) -> candidates for each

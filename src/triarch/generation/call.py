@@ -170,17 +170,7 @@ class _Job:
         if s.num_beams > 1:
             return self._beams()
         if s.penalty_alpha is not None:
-            assert isinstance(self.steps, Observed)
-            return contrast(
-                self.steps,
-                list(self.rows),
-                self._so_far(range(len(self.prompts)), 1),
-                filters=self.filters,
-                stops=self.stops,
-                alpha=s.penalty_alpha,
-                top_k=min(s.top_k, self.vocab),
-                alternatives=s.logprobs,
-            )
+            return self._contrast()
         choose = Draw(next(self.model.parameters()).device) if s.sampled else likeliest
         if s.speculative:
             return self._guessing(choose)
@@ -203,15 +193,29 @@ class _Job:
         if self.phrases:
             forced = [constrained.ForcedBeams(row, s.num_beams, s, self.stops, self.phrases) for row in firsts]
             return found(forced, advance=partial(constrained.advance, filters=self.filters))
-        size, groups = s.num_beams // s.num_beam_groups, range(s.num_beam_groups)
-        kind = beams.Patient if s.num_beam_groups > 1 else beams.Beams
-        sets = [kind(row, size, s, self.stops, group) for row in firsts for group in groups]
         if s.num_beam_groups > 1:
-            led = partial(diverse.advance, filters=self.filters, penalty=s.diversity_penalty)
-            return found(sets, advance=led)
+            size, numbers = s.num_beams // s.num_beam_groups, range(s.num_beam_groups)
+            groups = [diverse.Group(row, size, s, self.stops, number) for row in firsts for number in numbers]
+            return found(groups, advance=partial(diverse.advance, filters=self.filters, penalty=s.diversity_penalty))
+        sets = [beams.Beams(row, s.num_beams, s, self.stops) for row in firsts]
         device = next(self.model.parameters()).device
         pick = partial(beams.drawn, draw=Draw(device)) if s.sampled else beams.likeliest
         return found(sets, advance=partial(beams.advance, filters=self.filters, pick=pick))
+
+    def _contrast(self) -> Iterator[list[Row]]:
+        s = self.settings
+        assert isinstance(self.steps, Observed)
+        assert s.penalty_alpha is not None
+        return contrast(
+            self.steps,
+            list(self.rows),
+            self._so_far(range(len(self.prompts)), 1),
+            filters=self.filters,
+            stops=self.stops,
+            alpha=s.penalty_alpha,
+            top_k=min(s.top_k, self.vocab),
+            alternatives=s.logprobs,
+        )
 
     def _guessing(self, choose: Choose) -> Iterator[list[Row]]:
         """One prompt after the other."""

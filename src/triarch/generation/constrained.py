@@ -176,7 +176,7 @@ def phrases_of(settings: Settings, ends: Sequence[int], rooms: Sequence[int], vo
 
     `ends`: tokens that end a sequence; `rooms`: new tokens that each prompt may have. Raises InvalidInput for what is
     no such list, for ids that are not in the vocabulary or end a sequence, and for alternatives of which one begins
-    with another; LimitExceeded for more than fits.
+    with another, and where other options rule a phrase out; LimitExceeded for more than fits.
     """
     phrases = [Phrase(tuple(_ids(entry))) for entry in settings.force_words_ids]
     for phrase in phrases:
@@ -184,6 +184,7 @@ def phrases_of(settings: Settings, ends: Sequence[int], rooms: Sequence[int], vo
     count = sum(len(ids) for phrase in phrases for ids in phrase.alternatives)
     if count > limits.FORCED:
         raise LimitExceeded(f"force_words_ids holds {count:,} ids, over {limits.FORCED:,}; force fewer")
+    banned = {*settings.suppress_tokens, *(word[0] for word in settings.bad_words_ids if len(word) == 1)}
     for phrase in phrases:
         ordered = sorted(phrase.alternatives)  # one that begins with another comes after it
         for one, other in pairwise(ordered):
@@ -194,6 +195,8 @@ def phrases_of(settings: Settings, ends: Sequence[int], rooms: Sequence[int], vo
                 )
         if any(token in ends for ids in phrase.alternatives for token in ids):
             raise InvalidInput("force_words_ids holds a token that ends the sequence; leave it out, or pass ignore_eos")
+        if all(banned.intersection(ids) for ids in phrase.alternatives):
+            raise InvalidInput("force_words_ids holds what suppress_tokens or bad_words_ids rule out; leave one out")
     need = sum(phrase.shortest for phrase in phrases)
     for prompt, room in enumerate(rooms):
         if room < need:
