@@ -299,3 +299,13 @@ def test_beams_keep_to_a_form(tmp_path, drawn, ends):
     for one in generate(model, "The fox", json_schema=schema, **options):
         assert one.finish_reason == "stop"
         assert json.loads(one.text)["a"] in (1, 2, 30)
+
+
+@pytest.mark.parametrize("drawn", [{}, {"do_sample": True, "seed": 5}], ids=["likeliest", "drawn"])
+def test_beams_that_are_left_no_token_do_not_stand_in_the_way_of_others(model, drawn):
+    def allowed(_, ids):
+        return [7, 8, 9] if len(ids) == 3 else [10] if ids[-1] in (7, 10) else [11, 12]
+
+    options = {"max_new_tokens": 4, "num_beams": 3, "renormalize_logits": True, "suppress_tokens": [11, 12], **drawn}
+    found = generate(model, [5, 6, 7], prefix_allowed_tokens_fn=allowed, logit_bias={7: -9.0, 10: 5.0}, **options)
+    assert found.ids == [7, 10, 10, 10]

@@ -148,7 +148,9 @@ def advance(beams: Sequence[Beams], logs: Tensor, so_far: SoFar, *, filters: Seq
 
 def totals_of(beams: Sequence[Beams], logs: Tensor, so_far: SoFar, filters: Sequence[Filter]) -> Tensor:
     """(U, B, V) of every beam with every token after it."""
-    scores = filtered(filters, logs, so_far).unflatten(0, (len(beams), -1))
+    scores = filtered(filters, logs, so_far)
+    scores = scores.masked_fill(scores.isnan(), NEVER)  # a row that is left no token, once its scores are normalised
+    scores = scores.unflatten(0, (len(beams), -1))
     return scores + torch.tensor([one.totals for one in beams], device=logs.device)[..., None]
 
 
