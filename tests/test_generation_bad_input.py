@@ -196,7 +196,7 @@ OPTIONS = [
     ({"max_new_tokens": 5, "max_length": 50}, "max_new_tokens and max_length exclude each other"),
     ({"num_return_sequences": 2}, "gives one text several times"),
     ({"num_return_sequences": 3, "num_beams": 2}, "num_return_sequences 3 is over num_beams 2"),
-    ({"seed": [1, 2], "do_sample": True}, "2 seeds, wanted 1"),
+    ({"seed": [1, 2], "do_sample": True}, "2 seeds, wanted 1; give 1 for each prompt"),
     ({"num_beams": 2, "penalty_alpha": 0.5, "top_k": 4}, "different ways to search"),
     ({"penalty_alpha": 0.5, "top_k": 1}, "penalty_alpha needs top_k of at least 2"),
     ({"suppress_tokens": list(range(VOCABULARY))}, "suppress_tokens leaves no token"),

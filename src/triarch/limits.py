@@ -62,6 +62,7 @@ BLOCK_CHARACTERS = 100_000  # of running text, tokenized at once
 SEQUENCES = 1 << 8  # beams, or sequences of one prompt
 ROWS = 1 << 10  # sequences that are worked on at once
 STOPS, STOP_CHARACTERS = 64, 1024
+FORCED = 1 << 10  # ids of phrases that must occur
 ALTERNATIVES = 100  # of each token, with their log-probabilities
 SEED = 1 << 63
 

@@ -359,6 +359,11 @@ TEXT_GENERATION = [
     case("gpt2", ADA, add_special_tokens=False, **GREEDY),
     case("gpt2", ADA, repetition_penalty=1.8, no_repeat_ngram_size=2, **GREEDY),
     case("gpt2", ADA, bad_words_ids=[[379], [342]], min_new_tokens=12, **GREEDY),
+    *(case("gpt2", text, num_beams=3, **GREEDY) for text in (ADA, GOOD)),
+    case("gpt2", ADA, num_beams=3, num_return_sequences=2, **GREEDY),
+    case("gpt2", [ADA, GOOD], num_beams=4, num_return_sequences=2, length_penalty=0.5, **GREEDY),
+    case("gpt2", ADA, num_beams=3, num_return_sequences=3, return_tensors=True, **GREEDY),
+    case("gpt2", ADA, num_beams=3, return_full_text=False, early_stopping=True, **ENDS),
     # `seed` is ours: the reference draws from torch's own generator, which `run` seeds
     *(case("gpt2", text, max_new_tokens=12, seed=seed) for text in (ADA, GOOD) for seed in (0, 7)),
     case("gpt2", ADA, seed=3, max_new_tokens=12, temperature=1.3, top_p=0.8),

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -33,10 +33,10 @@ class Candidate(NamedTuple):
 
 
 class Beams:
-    """The beams of a prompt, or of a group of its beams, and the best sequences that have come to an end."""
+    """The beams of a prompt, or a group of them, and the best sequences that have come to an end."""
 
-    def __init__(self, row: Row, size: int, settings: Settings, stops: Stops, group: int = 0):
-        self.size, self.settings, self.stops, self.group = size, settings, stops, group
+    def __init__(self, row: Row, size: int, settings: Settings, stops: Stops):
+        self.size, self.settings, self.stops = size, settings, stops
         self.prompt = row.prompt
         self.rows = [row] * size  # that go on, best first
         self.totals = [0.0] + [NEVER] * (size - 1)  # they begin alike, and several alike would find the same
@@ -52,7 +52,7 @@ class Beams:
 
     def advance(self, candidates: Sequence[Candidate]) -> None:
         """One step, with candidates in the order of choice. Those that end count if they are among the first B."""
-        going = []
+        self.made, going = [], []
         for rank, (candidate, row) in enumerate(self.grown(candidates)):
             if row.reason is None:
                 going.append((candidate, row))
@@ -62,7 +62,7 @@ class Beams:
 
     def grown(self, candidates: Sequence[Candidate]) -> list[tuple[Candidate, Row]]:
         """The rows that they make. What filters have ruled out makes none."""
-        self.made, made = [], []
+        made = []
         for candidate in candidates:
             if candidate.total > NEVER:
                 old = self.rows[candidate.beam]
@@ -90,11 +90,15 @@ class Beams:
             return
         self.rows = [row for _, row in going] + [going[0][1]] * idle
         self.parents = [candidate.beam for candidate, _ in going] + [going[0][0].beam] * idle
-        self.done = self._decided(max(self.totals))
+        self.done = self._decided(self._hope())
+
+    def _hope(self) -> float:
+        """The total that decides whether to go on: that of the best beam."""
+        return max(self.totals)
 
     def _decided(self, total: float) -> bool:
         """Whether going on is given up: for a sequence that is better than the worst of those that ended there is no
-        hope, judged by the best beam as if it ended now; or, where early_stopping is "never", at the best length."""
+        hope, judged by this total as if it ended now; or, where early_stopping is "never", at the best length."""
         if len(self.ended) < self.size:
             return False
         s, first = self.settings, self.rows[0]
@@ -113,7 +117,8 @@ class Beams:
 
 
 Pick = Callable[[Tensor, Sequence[Beams]], list[list[Candidate]]]  # totals (U, B, V) -> candidates for each
-Advance = Callable[[Sequence[Beams], Tensor, SoFar], None]  # beams, log-probabilities (N, V) of their next tokens
+Kind = TypeVar("Kind", bound=Beams)
+Advance = Callable[[Sequence[Kind], Tensor, SoFar], None]  # beams, log-probabilities (N, V) of their next tokens
 
 
 def likeliest(totals: Tensor, beams: Sequence[Beams]) -> list[list[Candidate]]:
@@ -137,14 +142,20 @@ def drawn(totals: Tensor, beams: Sequence[Beams], *, draw: Draw) -> list[list[Ca
 
 
 def advance(beams: Sequence[Beams], logs: Tensor, so_far: SoFar, *, filters: Sequence[Filter], pick: Pick) -> None:
-    scores = filtered(filters, logs, so_far).unflatten(0, (len(beams), -1))  # (U, B, V)
-    totals = torch.tensor([one.totals for one in beams], device=logs.device)
-    for one, candidates in zip(beams, pick(scores + totals[..., None], beams), strict=True):
+    for one, candidates in zip(beams, pick(totals_of(beams, logs, so_far, filters), beams), strict=True):
         one.advance(candidates)
 
 
+def totals_of(beams: Sequence[Beams], logs: Tensor, so_far: SoFar, filters: Sequence[Filter]) -> Tensor:
+    """(U, B, V) of every beam with every token after it."""
+    scores = filtered(filters, logs, so_far)
+    scores = scores.masked_fill(scores.isnan(), NEVER)  # a row that is left no token, once its scores are normalised
+    scores = scores.unflatten(0, (len(beams), -1))
+    return scores + torch.tensor([one.totals for one in beams], device=logs.device)[..., None]
+
+
 def search(
-    steps: Steps, rows: list[Row], so_far: SoFar, beams: Sequence[Beams], *, advance: Advance, settings: Settings
+    steps: Steps, rows: list[Row], so_far: SoFar, beams: Sequence[Kind], *, advance: Advance[Kind], settings: Settings
 ) -> Iterator[list[Row]]:
     """Fill rows with the best sequences of their prompts; yields them after each step as they are then.
 
@@ -161,8 +172,8 @@ def search(
             for i, one in enumerate(alive):
                 if one.made:
                     made, parents = zip(*one.made, strict=True)
-                    tokens = [row.ids[-1] for row in made]
-                    note_logprobs(made, logs[i * size :][list(parents)], tokens, settings.logprobs)
+                    chosen = [row.ids[-1] for row in made]
+                    note_logprobs(made, logs[i * size :][list(parents)], chosen, settings.logprobs)
         returned, groups = settings.num_return_sequences, settings.num_beam_groups
         for prompt in range(len(rows) // returned):
             _report(rows[prompt * returned :][:returned], beams[prompt * groups :][:groups])

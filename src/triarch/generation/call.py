@@ -13,11 +13,12 @@ import torch
 from triarch import limits
 from triarch.errors import InvalidInput, LimitExceeded, Unsupported, show
 from triarch.family import Network
-from triarch.generation import beams, prompts
+from triarch.generation import beams, constrained, diverse, prompts
 from triarch.generation import settings as given
+from triarch.generation.contrastive import contrast
 from triarch.generation.filters import NONE, Filter, SoFar, drawing, filters_of
 from triarch.generation.guidance import Guided
-from triarch.generation.inference import Decoder, Prefix, Steps
+from triarch.generation.inference import Decoder, Observed, Prefix, Steps
 from triarch.generation.rows import Certain, Generated, Piece, Row, Stops
 from triarch.generation.sampling import Choose, Draw, likeliest, sample
 from triarch.generation.settings import NEW_TOKENS, Settings
@@ -112,6 +113,8 @@ class _Job:
         self.stops = Stops(self.ends, settings, model.processor, self.prompts, self.form)
         self.prompt_logprobs: list[list[float]] | None = None
         self.filters = self._filters()
+        rooms = {row.prompt: row.room for row in self.rows}
+        self.phrases = constrained.phrases_of(settings, self.ends, list(rooms.values()), self.vocab)
         self.negative = self._negative_prompt()
         self._check_prefix()
         if settings.assistant_model is not None:
@@ -166,6 +169,8 @@ class _Job:
         s = self.settings
         if s.num_beams > 1:
             return self._beams()
+        if s.penalty_alpha is not None:
+            return self._contrast()
         choose = Draw(next(self.model.parameters()).device) if s.sampled else likeliest
         if s.speculative:
             return self._guessing(choose)
@@ -182,12 +187,35 @@ class _Job:
 
     def _beams(self) -> Iterator[list[Row]]:
         s = self.settings
+        firsts = self.rows[:: s.num_return_sequences]
+        so_far = self._so_far(range(len(self.prompts)), s.num_beams)
+        found = partial(beams.search, self.steps, self.rows, so_far, settings=s)
+        if self.phrases:
+            forced = [constrained.ForcedBeams(row, s.num_beams, s, self.stops, self.phrases) for row in firsts]
+            return found(forced, advance=partial(constrained.advance, filters=self.filters))
+        if s.num_beam_groups > 1:
+            size, numbers = s.num_beams // s.num_beam_groups, range(s.num_beam_groups)
+            groups = [diverse.Group(row, size, s, self.stops, number) for row in firsts for number in numbers]
+            return found(groups, advance=partial(diverse.advance, filters=self.filters, penalty=s.diversity_penalty))
+        sets = [beams.Beams(row, s.num_beams, s, self.stops) for row in firsts]
         device = next(self.model.parameters()).device
         pick = partial(beams.drawn, draw=Draw(device)) if s.sampled else beams.likeliest
-        sets = [beams.Beams(row, s.num_beams, s, self.stops) for row in self.rows[:: s.num_return_sequences]]
-        advance = partial(beams.advance, filters=self.filters, pick=pick)
-        so_far = self._so_far(range(len(self.prompts)), s.num_beams)
-        return beams.search(self.steps, self.rows, so_far, sets, advance=advance, settings=s)
+        return found(sets, advance=partial(beams.advance, filters=self.filters, pick=pick))
+
+    def _contrast(self) -> Iterator[list[Row]]:
+        s = self.settings
+        assert isinstance(self.steps, Observed)
+        assert s.penalty_alpha is not None
+        return contrast(
+            self.steps,
+            list(self.rows),
+            self._so_far(range(len(self.prompts)), 1),
+            filters=self.filters,
+            stops=self.stops,
+            alpha=s.penalty_alpha,
+            top_k=min(s.top_k, self.vocab),
+            alternatives=s.logprobs,
+        )
 
     def _guessing(self, choose: Choose) -> Iterator[list[Row]]:
         """One prompt after the other."""
@@ -243,6 +271,10 @@ class _Job:
             raise InvalidInput("a prefix serves one prompt, with a cache; give them one by one")
         if self.settings.guidance_scale != 1:
             raise InvalidInput("guidance reads two prompts, a prefix holds one; leave out prefix or guidance_scale")
+        if self.settings.penalty_alpha is not None:
+            raise InvalidInput(
+                "penalty_alpha compares with all of the prompt, of which a prefix holds a part; choose one"
+            )
 
     def _filters(self) -> list[Filter]:
         device = next(self.model.parameters()).device
@@ -294,10 +326,9 @@ class _Job:
                     f"{context:,} together; ask for at most {room:,}"
                 )
             most = min(NEW_TOKENS, room) if wanted is None else wanted
-            if s.cache_room is not None and len(prompt) + most > s.cache_room + 1:  # the last token is never fed
-                raise LimitExceeded(
-                    f"prompt {number} takes {len(prompt) + most - 1:,} tokens of cache, cache_room is {s.cache_room:,}"
-                )
+            fed = len(prompt) + most - (s.penalty_alpha is None)  # the last token is, where it is chosen by that
+            if s.cache_room is not None and fed > s.cache_room:
+                raise LimitExceeded(f"prompt {number} takes {fed:,} tokens of cache, cache_room is {s.cache_room:,}")
             rows += [
                 Row(number, i, most, seed=seeds[number * s.num_return_sequences + i] if seeds else None)
                 for i in range(s.num_return_sequences)

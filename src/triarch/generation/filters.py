@@ -90,7 +90,7 @@ def filters_of(settings: Settings, ends: list[int], limits: Tensor, vocab: int) 
     """
     s, made = settings, list[Filter]()
     for what, ids in _named_ids(s):
-        _check_ids(what, ids, vocab)
+        check_ids(what, ids, vocab)
     if len({*s.suppress_tokens}) == vocab or len({*s.suppress_tokens, *s.begin_suppress_tokens}) == vocab:
         raise InvalidInput("suppress_tokens leaves no token to choose; allow some")
     bias = [([token], value) for token, value in s.logit_bias.items()] + [_bias(entry) for entry in s.sequence_bias]
@@ -202,7 +202,7 @@ def only_allowed(logits: Tensor, so_far: SoFar, *, allowed: Callable[[int, Tenso
         ids = list(allowed(prompt, tokens[tokens != NONE]))
         if not ids:
             raise InvalidInput(f"prefix_allowed_tokens_fn allows no token after {tokens.tolist()[-5:]}; allow some")
-        _check_ids("prefix_allowed_tokens_fn", ids, logits.shape[1])
+        check_ids("prefix_allowed_tokens_fn", ids, logits.shape[1])
         kept[row, ids] = True
     return logits.masked_fill(~kept, NEVER)
 
@@ -338,7 +338,7 @@ def _bias(entry: Any) -> tuple[list[int], float]:
     return list(entry[0]), float(entry[1])
 
 
-def _check_ids(what: str, ids: Sequence[Any], vocab: int) -> None:
+def check_ids(what: str, ids: Sequence[Any], vocab: int) -> None:
     for token in ids:
         if type(token) is not int or not 0 <= token < vocab:
             raise InvalidInput(f"{what} has the id {show(repr(token))}, wanted 0 to {vocab - 1}")

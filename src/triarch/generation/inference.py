@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -38,6 +38,14 @@ class Steps(Protocol):
     @property
     def length(self) -> int:
         """Tokens seen, padding included."""
+
+
+@runtime_checkable
+class Observed(Steps, Protocol):
+    """Shows what the scores are read off, too."""
+
+    def states(self) -> Tensor:
+        """(N, T, D) of the tokens that were read last, N prompts or rows as they were then."""
 
 
 @dataclass
@@ -74,12 +82,13 @@ class Decoder:
             self.mask = torch.tensor(real, dtype=torch.int64, device=device)
         self.cache = Cache(room=room, sliding=sliding) if cache else None
         self.begin = 0  # columns of the prompts that the cache holds already
+        self.last: Tensor | None = None  # (N, T, D) features of the tokens read last
         if prefix is not None:
             self._go_on(prefix, prompts[0])
 
     def start(self, copies: int) -> Tensor:
-        x = self._features(self.tokens[:, self.begin :])
-        logits = self._words(x[:, -1])
+        self.last = self._features(self.tokens[:, self.begin :])
+        logits = self._words(self.last[:, -1])
         if copies > 1:
             self.select(torch.arange(len(self.tokens), device=logits.device).repeat_interleave(copies))
             logits = logits.repeat_interleave(copies, 0)
@@ -103,9 +112,13 @@ class Decoder:
         self.tokens = torch.cat([self.tokens, tokens], 1)
         if self.mask is not None:
             self.mask = torch.cat([self.mask, torch.ones_like(tokens)], 1)
-        if self.cache is None:
-            return self._words(self._features(self.tokens)[:, -tokens.shape[1] :])
-        return self._words(self._features(tokens))
+        x = self._features(self.tokens if self.cache is None else tokens)
+        self.last = x[:, -tokens.shape[1] :]
+        return self._words(self.last)
+
+    def states(self) -> Tensor:
+        assert self.last is not None
+        return self.last
 
     def select(self, rows: Tensor) -> None:
         if len(rows) == len(self.tokens) and bool((rows == torch.arange(len(rows), device=rows.device)).all()):

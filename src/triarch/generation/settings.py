@@ -96,7 +96,7 @@ class Settings:
     early_stopping: bool | Literal["never"] = False
     num_beam_groups: int = 1
     diversity_penalty: float = 0.0  # for a token that another group has chosen at this place
-    force_words_ids: list[Any] = field(default_factory=list)  # ids that must occur; a list of lists: one of them
+    force_words_ids: list[Any] = field(default_factory=list)  # lists of ids that must occur; of such lists: one of each
     penalty_alpha: float | None = None  # contrastive search among the top_k: how much sameness counts
 
     # Faster, with the same tokens
@@ -116,7 +116,7 @@ class Settings:
             value = getattr(self, name)
             if value is not None and not least <= value <= most:
                 raise InvalidInput(f"{name} is {show(value)}, wanted {least} to {most:,}")
-        for name in ("repetition_penalty", "top_p", "typical_p", "max_time"):
+        for name in ("repetition_penalty", "top_p", "typical_p", "max_time", "penalty_alpha"):
             if getattr(self, name) == 0:
                 raise InvalidInput(f"{name} is 0, wanted more than 0")
         for text in (*self.stop, *self.choice):
@@ -160,7 +160,7 @@ class Settings:
     @property
     def rows(self) -> int:
         """Sequences that are worked on for one prompt."""
-        return max(self.num_beams, self.num_return_sequences)
+        return max(self.num_beams, self.num_return_sequences, 1 if self.penalty_alpha is None else self.top_k)
 
     def _check_combinations(self) -> None:
         if len(self.forms) > 1:
@@ -194,10 +194,14 @@ class Settings:
             raise InvalidInput("prompt_lookup_num_tokens and assistant_model both guess; choose one")
         if self.num_beam_groups > 1 and (self.do_sample or self.force_words_ids):
             raise InvalidInput("num_beam_groups goes with neither do_sample nor force_words_ids")
+        if (self.num_beam_groups > 1) != (self.diversity_penalty > 0):
+            raise InvalidInput("num_beam_groups and diversity_penalty do nothing alone; give both, or neither")
         if self.force_words_ids and (self.num_beams == 1 or self.do_sample):
             raise InvalidInput("force_words_ids needs num_beams above 1, and no do_sample")
         if self.penalty_alpha is not None and (self.do_sample or self.top_k < 2):
             raise InvalidInput("penalty_alpha needs top_k of at least 2, and no do_sample")
+        if self.penalty_alpha is not None and self.guidance_scale != 1:
+            raise InvalidInput("penalty_alpha compares what one prompt is seen as, guidance reads two; choose one")
         if self.speculative and self.num_return_sequences > 1:
             raise InvalidInput("guessing ahead works on one sequence a prompt; leave num_return_sequences out")
 
@@ -323,6 +327,7 @@ def _of_checkpoint(model: Network, wanted: Mapping[str, Any], drawn: bool) -> di
     if "num_beams" in wanted or "penalty_alpha" in wanted or wanted.get("do_sample"):
         for name in ("num_beams", "num_beam_groups", "diversity_penalty", "penalty_alpha", "num_return_sequences"):
             said.pop(name, None)
+        said.pop("force_words_ids", None)
     return said
 
 
@@ -331,7 +336,8 @@ READ = frozenset(
         *("max_new_tokens", "max_length", "min_new_tokens", "min_length", "max_time", "eos_token_id", "do_sample"),
         *SAMPLING,
         *BEAMS,
-        *("num_beams", "num_return_sequences", "penalty_alpha", "repetition_penalty", "no_repeat_ngram_size"),
+        *("num_beams", "num_return_sequences", "force_words_ids", "penalty_alpha"),
+        *("repetition_penalty", "no_repeat_ngram_size"),
         *("bad_words_ids", "suppress_tokens", "begin_suppress_tokens", "forced_bos_token_id", "forced_eos_token_id"),
         *("exponential_decay_length_penalty", "renormalize_logits", "sequence_bias"),
     }
