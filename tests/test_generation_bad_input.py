@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import triarch
+from triarch import limits
 from triarch.errors import CorruptFile, InvalidInput, LimitExceeded, TriarchError, Unsupported
 from triarch.generation import generate, stream
 from triarch.generation.filters import NotFinite
@@ -507,3 +508,9 @@ def test_a_checkpoints_own_settings_hold_unless_a_call_says_otherwise(model, mon
     monkeypatch.setitem(model.sidecars, "generation_config.json", json.dumps(asked).encode())
     assert generate(model, PROMPT, do_sample=False, max_new_tokens=4).seed is None
     assert isinstance(triarch.generate(model, PROMPT, max_new_tokens=2).ids, list)
+
+
+def test_beams_that_would_draw_from_more_tokens_than_torch_takes_are_refused(unfed, monkeypatch):
+    monkeypatch.setattr(limits, "DRAWN", 4 * unfed.config.vocab_size - 1)
+    options = {"num_beams": 4, "do_sample": True, "max_new_tokens": 2}
+    refused(unfed, r"4 beams draw from [\d,]+ tokens, over", kind=LimitExceeded, **options)

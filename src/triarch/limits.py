@@ -61,6 +61,7 @@ BLOCK_CHARACTERS = 100_000  # of running text, tokenized at once
 # Generation
 SEQUENCES = 1 << 8  # beams, or sequences of one prompt
 ROWS = 1 << 10  # sequences that are worked on at once
+DRAWN = 1 << 24  # tokens that beams draw from, those of all beams of a prompt together; torch takes no more
 STOPS, STOP_CHARACTERS = 64, 1024
 FORCED = 1 << 10  # ids of phrases that must occur
 ALTERNATIVES = 100  # of each token, with their log-probabilities

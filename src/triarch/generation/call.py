@@ -300,6 +300,8 @@ class _Job:
     def _rows(self) -> list[Row]:
         """What each sequence may have. Raises LimitExceeded for what does not fit into the model."""
         s, context = self.settings, self.model.config.max_tokens
+        if s.sampled and s.num_beams > 1 and (drawn := s.num_beams * self.vocab) > limits.DRAWN:
+            raise LimitExceeded(f"{s.num_beams} beams draw from {drawn:,} tokens, over {limits.DRAWN:,}; take fewer")
         count = len(self.prompts) * s.rows
         if count > limits.ROWS:
             raise LimitExceeded(f"{count:,} sequences at once, over {limits.ROWS:,}; give fewer prompts at a time")
