@@ -61,7 +61,7 @@ class Distillation(Objective):
                 f"{self.inner.NAME} is no choice among classes; there is nothing to compare with a teacher"
             )
         _check_teacher(self.teacher, self.inner)
-        self.teacher.eval().requires_grad_(False)
+        self.teacher.eval()
 
     def prepare(self, rows: Iterable[dict[str, Any]]) -> None:
         self.inner.prepare(rows)
