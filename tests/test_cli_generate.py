@@ -197,3 +197,9 @@ def test_help_imports_nothing_heavy(verb):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "--temperature FLOAT" in done.stdout
     assert done.stdout.splitlines()[-1] == "set()"
+
+
+def test_messages_that_are_no_list_are_refused_with_a_system_message_too(run, pipe):
+    pipe(b'{"messages": 5}')
+    code, _, err = run("--chat", "--system", "Be brief.", "--input-format", "jsonl", *TEN)
+    assert code == 2 and "messages are 5, wanted a list of dicts" in err

@@ -92,7 +92,7 @@ def _prompt(model: "Network", row: Any, chat: bool, system: str | None) -> Any:
         return text_of(row, "text", "prompt")
     spoken = isinstance(row, dict) and "messages" in row
     messages = row["messages"] if spoken else [{"role": "user", "content": text_of(row, "text", "prompt")}]
-    if system is not None:
+    if system is not None and isinstance(messages, list):  # what is none is refused below
         messages = [{"role": "system", "content": system}, *messages]
     return model.processor.chat_ids(messages, add_generation_prompt=True)
 
