@@ -279,6 +279,8 @@ def test_options_that_rule_out_every_token_on_the_way_are_refused(model):
         generate(model, PROMPT, prefix_allowed_tokens_fn=lambda _, ids: [])
     with pytest.raises(InvalidInput, match="prefix_allowed_tokens_fn has the id 424"):
         generate(model, PROMPT, prefix_allowed_tokens_fn=lambda _, ids: [424])
+    with pytest.raises(InvalidInput, match="prefix_allowed_tokens_fn gives None, wanted a list of ids"):
+        generate(model, PROMPT, prefix_allowed_tokens_fn=lambda _, ids: None)
 
 
 # Stops and streams

@@ -9,7 +9,7 @@ Shapes: N rows, S tokens so far, V vocabulary.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -199,7 +199,10 @@ def not_before(logits: Tensor, so_far: SoFar, *, ends: list[int], length: int, n
 def only_allowed(logits: Tensor, so_far: SoFar, *, allowed: Callable[[int, Tensor], Any]) -> Tensor:
     kept = torch.zeros_like(logits, dtype=torch.bool)
     for row, (prompt, tokens) in enumerate(zip(so_far.prompts.tolist(), so_far.tokens, strict=True)):
-        ids = list(allowed(prompt, tokens[tokens != NONE]))
+        ids = allowed(prompt, tokens[tokens != NONE])
+        if not isinstance(ids, Iterable):
+            raise InvalidInput(f"prefix_allowed_tokens_fn gives {show(repr(ids))}, wanted a list of ids")
+        ids = list(ids)
         if not ids:
             raise InvalidInput(f"prefix_allowed_tokens_fn allows no token after {tokens.tolist()[-5:]}; allow some")
         check_ids("prefix_allowed_tokens_fn", ids, logits.shape[1])
