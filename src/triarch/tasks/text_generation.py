@@ -54,7 +54,10 @@ class Options(_generating.Options):
             raise InvalidInput("return_full_text and return_text or return_tensors exclude each other; give one")
         if self.truncates and self.windows:
             raise InvalidInput("a prompt is cut at its beginning or at its end; name one of both")
-        if self.encoding.get("max_length") is not None and not self.truncates:
+        most = self.encoding.get("max_length")
+        if most is not None and (type(most) is not int or most < 1):
+            raise InvalidInput(f"max_length in tokenizer_encode_kwargs is {show(repr(most))}, wanted 1 or more tokens")
+        if most is not None and not self.truncates:
             raise InvalidInput("max_length in tokenizer_encode_kwargs does nothing without truncation; give both")
         if self.template is not None and not re.search(r"\{\w*\}", self.template):
             raise InvalidInput(f"template {show(self.template)!r} has no {{}} for the input")
