@@ -202,4 +202,5 @@ def test_help_imports_nothing_heavy(verb):
 def test_messages_that_are_no_list_are_refused_with_a_system_message_too(run, pipe):
     pipe(b'{"messages": 5}')
     code, _, err = run("--chat", "--system", "Be brief.", "--input-format", "jsonl", *TEN)
-    assert code == 2 and "messages are 5, wanted a list of dicts" in err
+    assert code == 2
+    assert "messages are 5, wanted a list of dicts" in err
