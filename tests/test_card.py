@@ -91,6 +91,7 @@ def test_every_card_says_how_to_use_the_model(task):
     "name, task",
     [
         ("mlm", "fill-mask"),
+        ("clm", "text-generation"),
         ("bert", "fill-mask"),
         ("nsp", "next-sentence"),
         ("classification", "text-classification"),
