@@ -195,6 +195,7 @@ OPTIONS = [
     ({"ignore_eos": True, "eos_token_id": 5}, "ignore_eos and eos_token_id exclude each other"),
     ({"use_cache": False, "cache_room": 300}, "cache_room only matters with use_cache"),
     ({"max_new_tokens": 5, "max_length": 50}, "max_new_tokens and max_length exclude each other"),
+    ({"regex": ""}, "regex is empty"),
     ({"num_return_sequences": 2}, "gives one text several times"),
     ({"num_return_sequences": 3, "num_beams": 2}, "num_return_sequences 3 is over num_beams 2"),
     ({"seed": [1, 2], "do_sample": True}, "2 seeds, wanted 1; give 1 for each prompt"),

@@ -14,7 +14,8 @@ from torch.nn.functional import normalize
 
 from triarch.generation.filters import NEVER, NONE, Filter, SoFar, apply, check_finite
 from triarch.generation.inference import Observed
-from triarch.generation.rows import Row, Stops, note_logprobs
+from triarch.generation.rows import Row, Stops
+from triarch.generation.sampling import take
 
 
 def contrast(
@@ -49,12 +50,7 @@ def contrast(
         choice = worth.argmax(-1)
         each = torch.arange(len(rows), device=choice.device)
         tokens = best.indices[each, choice]
-        chosen: list[int] = tokens.tolist()
-        if alternatives is not None:
-            note_logprobs(rows, logits, chosen, alternatives)
-        for row, token in zip(rows, chosen, strict=True):
-            row.ids.append(token)
-            stops.check(row)
+        take(rows, logits, tokens, stops, alternatives)
         yield rows
         kept = torch.tensor([i for i, row in enumerate(rows) if row.reason is None], device=choice.device)
         rows = [row for row in rows if row.reason is None]

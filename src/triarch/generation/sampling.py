@@ -84,10 +84,15 @@ def choose_next(
     """Give every row the token (N,) that is chosen from the model's scores (N, V), and see whether it is the last."""
     check_finite(logits)
     tokens = choose(apply(filters, logits, so_far), rows)
+    take(rows, logits, tokens, stops, alternatives)
+    return tokens
+
+
+def take(rows: list[Row], logits: Tensor, tokens: Tensor, stops: Stops, alternatives: int | None) -> None:
+    """Give every row its token of (N,), with what the scores (N, V) say of it, and see whether it is the last."""
     chosen: list[int] = tokens.tolist()
     if alternatives is not None:
         note_logprobs(rows, logits, chosen, alternatives)
     for row, token in zip(rows, chosen, strict=True):
         row.ids.append(token)
         stops.check(row)
-    return tokens

@@ -163,6 +163,8 @@ class Settings:
         return max(self.num_beams, self.num_return_sequences, 1 if self.penalty_alpha is None else self.top_k)
 
     def _check_combinations(self) -> None:
+        if self.regex == "":
+            raise InvalidInput("regex is empty, and allows no text; leave it out")
         if len(self.forms) > 1:
             raise InvalidInput(f"{' and '.join(self.forms)} exclude each other; name one")
         if self.forms and self.ignore_eos:
