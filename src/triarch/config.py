@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from types import NoneType
-from typing import Any, Self, get_args, get_type_hints
+from typing import Any, Self, cast, get_args, get_type_hints
 
 from triarch import limits
 from triarch.errors import InvalidInput, Unsupported, show, some
@@ -64,6 +64,16 @@ class Config:
         if odd := [key for key in named if str(key) not in wanted]:
             raise InvalidInput(f"config id2label has keys {some(odd)}, wanted 0..{len(named) - 1}; mend config.json")
         return {i: str(name) for i, name in sorted((int(key), name) for key, name in named.items())}
+
+    @property
+    def target_vocab_size(self) -> int:
+        """Words that can be written; of an encoder–decoder it may have others than can be read."""
+        return cast(Any, self).vocab_size  # type: ignore[no-any-return]
+
+    @property
+    def max_target_tokens(self) -> int:
+        """The longest text that can be written, with what it begins with."""
+        return cast(Any, self).max_tokens  # type: ignore[no-any-return]
 
     @property
     def num_labels(self) -> int:

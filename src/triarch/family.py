@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 from torch import Tensor, nn
 
 from triarch.config import Config
+from triarch.layers.cache import Cache
+from triarch.layers.source import Source
 
 # What heads return. The type is also the kind of the head: a task asks for one of these, never for a family's name.
 
@@ -29,6 +31,12 @@ class WordScores(NamedTuple):
 
 class NextWordScores(NamedTuple):
     """At every position a score for every word as the next one."""
+
+    logits: Tensor  # (B, T, V); or (N, V), of the positions that were asked for
+
+
+class TargetWordScores(NamedTuple):
+    """At every position of a target a score for every word as the next one, given the source it is written from."""
 
     logits: Tensor  # (B, T, V); or (N, V), of the positions that were asked for
 
@@ -75,6 +83,7 @@ Scores = (
     Features
     | WordScores
     | NextWordScores
+    | TargetWordScores
     | FollowsScores
     | PretrainingScores
     | LabelScores
@@ -122,6 +131,21 @@ class Network(nn.Module):
     def features(self, *args: Any, **kwargs: Any) -> Tensor:
         """Inputs -> (B, T, D), before any head."""
         raise NotImplementedError(f"{type(self).__module__} has no features()")
+
+    def encode(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Source:
+        """Of an encoder–decoder: what is read, (B, S), once for all that is written from it."""
+        raise NotImplementedError(f"{type(self).__module__} has no encoder beside its decoder")
+
+    def decode(
+        self,
+        decoder_input_ids: Tensor,
+        source: Source,
+        decoder_attention_mask: Tensor | None = None,
+        *,
+        cache: Cache | None = None,
+    ) -> Tensor:
+        """Of an encoder–decoder: what is written, (B, T) of the tokens after those in the cache -> (B, T, D)."""
+        raise NotImplementedError(f"{type(self).__module__} has no encoder beside its decoder")
 
     def initialize(self, module: nn.Module) -> None:
         """Fresh values for one module. Devlin et al. 2018, appendix A.2, and every encoder since."""

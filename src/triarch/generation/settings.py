@@ -33,7 +33,7 @@ FOREIGN: dict[str, tuple[Any, ...]] = {
 }
 SAMPLING = ("temperature", "top_k", "top_p", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff")
 IDS = (
-    *("eos_token_id", "forced_bos_token_id", "forced_eos_token_id"),
+    *("eos_token_id", "forced_bos_token_id", "forced_eos_token_id", "decoder_start_token_id"),
     *("suppress_tokens", "begin_suppress_tokens", "bad_words_ids"),
 )
 FORMS = ("json_schema", "regex", "grammar", "choice")
@@ -53,6 +53,8 @@ class Settings:
     skip_special_tokens: bool = True  # special tokens are no part of the text
     eos_token_id: int | list[int] | None = None  # tokens that end a sequence; none: those of the checkpoint
     ignore_eos: bool = False  # nothing but length ends a sequence
+    decoder_start_token_id: int | None = None  # what a target begins with; none: what the checkpoint says
+    decoder_input_ids: list[int] | None = None  # of every target: what it goes on from, after that token
 
     # How the next token is chosen
     do_sample: bool = False  # draw it; else take the likeliest
@@ -71,6 +73,8 @@ class Settings:
     presence_penalty: float = 0.0  # taken from the scores of tokens that were generated (OpenAI)
     frequency_penalty: float = 0.0  # the same, once for each time
     no_repeat_ngram_size: int = 0  # no sequence of so many tokens occurs twice
+    encoder_no_repeat_ngram_size: int = 0  # none of the source's sequences of so many tokens occurs
+    encoder_repetition_penalty: float = 1.0  # scores of the source's tokens are multiplied by it
     bad_words_ids: list[list[int]] = field(default_factory=list)
     suppress_tokens: list[int] = field(default_factory=list)
     begin_suppress_tokens: list[int] = field(default_factory=list)  # as the first token alone
@@ -116,7 +120,7 @@ class Settings:
             value = getattr(self, name)
             if value is not None and not least <= value <= most:
                 raise InvalidInput(f"{name} is {show(value)}, wanted {least} to {most:,}")
-        for name in ("repetition_penalty", "top_p", "typical_p", "max_time", "penalty_alpha"):
+        for name in ("repetition_penalty", "encoder_repetition_penalty", "top_p", "typical_p", "max_time", "penalty_alpha"):
             if getattr(self, name) == 0:
                 raise InvalidInput(f"{name} is 0, wanted more than 0")
         for text in (*self.stop, *self.choice):
@@ -226,6 +230,8 @@ BOUNDS: tuple[tuple[str, float, float], ...] = (
     ("presence_penalty", -100, 100),
     ("frequency_penalty", -100, 100),
     ("no_repeat_ngram_size", 0, limits.POSITIONS),
+    ("encoder_no_repeat_ngram_size", 0, limits.POSITIONS),
+    ("encoder_repetition_penalty", 0, 1e4),
     ("guidance_scale", 0, 1e4),
     ("num_beams", 1, limits.SEQUENCES),
     ("length_penalty", -10, 10),
@@ -317,9 +323,9 @@ def _of_checkpoint(model: Network, wanted: Mapping[str, Any], drawn: bool) -> di
     for name, value in said.items():
         if not fits(value, known[name]):
             raise CorruptFile(f"{CONFIG} says {name}={show(repr(value))}; mend it, or pass {name}=")
-        if name in IDS and not all(0 <= token < model.config.vocab_size for token in _flat(value)):
+        if name in IDS and not all(0 <= token < model.config.target_vocab_size for token in _flat(value)):
             raise CorruptFile(
-                f"{CONFIG} says {name}={show(repr(value))}, wanted 0 to {model.config.vocab_size - 1}; mend it"
+                f"{CONFIG} says {name}={show(repr(value))}, wanted 0 to {model.config.target_vocab_size - 1}; mend it"
             )
     if "max_new_tokens" in wanted or "max_length" in wanted:
         said.pop("max_new_tokens", None)
@@ -339,7 +345,8 @@ READ = frozenset(
         *SAMPLING,
         *BEAMS,
         *("num_beams", "num_return_sequences", "force_words_ids", "penalty_alpha"),
-        *("repetition_penalty", "no_repeat_ngram_size"),
+        *("repetition_penalty", "no_repeat_ngram_size", "decoder_start_token_id"),
+        *("encoder_repetition_penalty", "encoder_no_repeat_ngram_size"),
         *("bad_words_ids", "suppress_tokens", "begin_suppress_tokens", "forced_bos_token_id", "forced_eos_token_id"),
         *("exponential_decay_length_penalty", "renormalize_logits", "sequence_bias"),
     }
