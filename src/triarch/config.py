@@ -68,12 +68,12 @@ class Config:
     @property
     def target_vocab_size(self) -> int:
         """Words that can be written; of an encoder–decoder it may have others than can be read."""
-        return cast(Any, self).vocab_size  # type: ignore[no-any-return]
+        return cast(Any, self).vocab_size
 
     @property
     def max_target_tokens(self) -> int:
         """The longest text that can be written, with what it begins with."""
-        return cast(Any, self).max_tokens  # type: ignore[no-any-return]
+        return cast(Any, self).max_tokens
 
     @property
     def num_labels(self) -> int:

@@ -147,6 +147,11 @@ class Network(nn.Module):
         """Of an encoder–decoder: what is written, (B, T) of the tokens after those in the cache -> (B, T, D)."""
         raise NotImplementedError(f"{type(self).__module__} has no encoder beside its decoder")
 
+    def alignment(self, input_ids: Tensor, attention_mask: Tensor | None, decoder_input_ids: Tensor) -> list[Tensor]:
+        """Of an encoder–decoder: where each token that is written looks in what was read, (B, H, T, S) of each layer of
+        the decoder; rows sum to 1."""
+        raise NotImplementedError(f"{type(self).__module__} has no encoder beside its decoder")
+
     def initialize(self, module: nn.Module) -> None:
         """Fresh values for one module. Devlin et al. 2018, appendix A.2, and every encoder since."""
         if isinstance(module, nn.Linear | nn.Embedding):

@@ -105,12 +105,10 @@ class _Job:
             raise Unsupported(f"{model.architecture} does not score next words; choose a checkpoint that generates")
         self.model, self.settings, self.prefix = model, settings, prefix
         self.prompts, self.single = prompts.read(model, inputs)
-        self.sources: list[list[int]] | None = None  # of an encoder–decoder, where a prompt is what a target begins with
+        self.sources: list[list[int]] | None = None  # of an encoder–decoder; its prompts are what targets begin with
         if kind == "TargetWordScores":
-            self.sources, self.prompts = self.prompts, [_begin(model, settings)] * len(self.prompts)
+            self.sources, self.prompts = self.prompts, [beginning(model, settings)] * len(self.prompts)
             self._check_sources()
-        elif settings.decoder_start_token_id is not None or settings.decoder_input_ids is not None:
-            raise InvalidInput(f"{model.architecture} has no encoder; give all that is to be continued as its prompt")
         self.vocab: int = model.config.target_vocab_size
         self.ends = [] if settings.ignore_eos else _ends(model, settings)
         self.rows = self._rows()
@@ -400,7 +398,7 @@ def _ends(model: Network, s: Settings) -> list[int]:
     return listed
 
 
-def _begin(model: Network, s: Settings) -> list[int]:
+def beginning(model: Network, s: Settings) -> list[int]:
     """The ids that every target of an encoder–decoder begins with."""
     start: Any = s.decoder_start_token_id
     if start is None:

@@ -89,7 +89,7 @@ def filters_of(
 
     `ends`: tokens that end a sequence; `limits` (prompts,): the length, prompt included, at which each is cut off;
     `sources` (prompts, S): what an encoder read, NONE where one is shorter. Raises InvalidInput for ids outside of the
-    vocabulary, and for what needs sources where there are none.
+    vocabulary.
     """
     s, made = settings, list[Filter]()
     for what, ids in _named_ids(s):
@@ -99,9 +99,6 @@ def filters_of(
     bias = [([token], value) for token, value in s.logit_bias.items()] + [_bias(entry) for entry in s.sequence_bias]
     if bias:
         made.append(partial(sequence_bias, bias=bias))
-    of_source = {"encoder_repetition_penalty": 1, "encoder_no_repeat_ngram_size": 0}
-    if sources is None and (asked := [name for name, nothing in of_source.items() if getattr(s, name) != nothing]):
-        raise InvalidInput(f"{asked[0]} is of what an encoder read, and this model has none; leave it out")
     if sources is not None and s.encoder_repetition_penalty != 1:
         made.append(partial(source_repetition, sources=sources, factor=s.encoder_repetition_penalty))
     if s.repetition_penalty != 1:

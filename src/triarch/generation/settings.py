@@ -37,6 +37,10 @@ IDS = (
     *("suppress_tokens", "begin_suppress_tokens", "bad_words_ids"),
 )
 FORMS = ("json_schema", "regex", "grammar", "choice")
+OF_SOURCE = (
+    *("decoder_start_token_id", "decoder_input_ids", "encoder_no_repeat_ngram_size", "encoder_repetition_penalty"),
+)
+POSITIVE = (*("repetition_penalty", "encoder_repetition_penalty", "top_p", "typical_p", "max_time", "penalty_alpha"),)
 BEAMS = ("length_penalty", "early_stopping", "num_beam_groups", "diversity_penalty")
 
 
@@ -120,7 +124,7 @@ class Settings:
             value = getattr(self, name)
             if value is not None and not least <= value <= most:
                 raise InvalidInput(f"{name} is {show(value)}, wanted {least} to {most:,}")
-        for name in ("repetition_penalty", "encoder_repetition_penalty", "top_p", "typical_p", "max_time", "penalty_alpha"):
+        for name in POSITIVE:
             if getattr(self, name) == 0:
                 raise InvalidInput(f"{name} is 0, wanted more than 0")
         for text in (*self.stop, *self.choice):
@@ -248,8 +252,16 @@ BOUNDS: tuple[tuple[str, float, float], ...] = (
 Kind = TypeVar("Kind", bound=Settings)
 
 
-def make(model: Network, given: Mapping[str, Any], kind: type[Kind] = Settings) -> Kind:  # type: ignore[assignment]
+def make(
+    model: Network,
+    given: Mapping[str, Any],
+    kind: type[Kind] = Settings,  # type: ignore[assignment]
+    *,
+    said: Mapping[str, Any] | None = None,
+) -> Kind:
     """What a call says, on top of what the checkpoint says, on top of the defaults of `kind`.
+
+    `said`: what the checkpoint says of the task at hand, which goes before what it says of generating.
 
     Raises InvalidInput for unknown names, values out of bounds, and what has no effect beside the rest of the call.
     """
@@ -261,15 +273,20 @@ def make(model: Network, given: Mapping[str, Any], kind: type[Kind] = Settings) 
     wanted = {name: value for name, value in given.items() if value is not None or fits(None, kinds(kind)[name])}
     if isinstance(wanted.get("stop"), str):
         wanted["stop"] = [wanted["stop"]]
-    said = _of_checkpoint(model, wanted, kind.do_sample)
+    kept = _of_checkpoint(model, wanted, kind.do_sample, said or {})
     try:
-        made = kind(**said | wanted)
+        made = kind(**kept | wanted)
     except InvalidInput as error:
-        if not said:
+        if not kept:
             raise
         kind(**wanted)  # raises what is wrong with the call alone
         raise InvalidInput(f"{CONFIG} and the call together: {error}") from None
     _check_effect(made, wanted)
+    if idle := [name for name in OF_SOURCE if wanted.get(name) is not None]:
+        from triarch.models import scores  # which loads torch, as the model has
+
+        if scores(type(model.head)).__name__ != "TargetWordScores":
+            raise InvalidInput(f"{' and '.join(idle)} do nothing to {model.architecture}, which has no encoder")
     return made
 
 
@@ -304,8 +321,11 @@ def _check_effect(made: Settings, wanted: Mapping[str, Any]) -> None:
         raise InvalidInput(f"{' and '.join(alone)} only matter with num_beams above 1; add it, or leave them out")
 
 
-def _of_checkpoint(model: Network, wanted: Mapping[str, Any], drawn: bool) -> dict[str, Any]:
-    """What generation_config.json says, else what older checkpoints say of it in config.json.
+def _of_checkpoint(
+    model: Network, wanted: Mapping[str, Any], drawn: bool, of_task: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What generation_config.json says, else what older checkpoints say of it in config.json; before it, what is said
+    of the task.
 
     Values that a call rules out by another option are left: a checkpoint's beams do not stand in the way of drawing.
     `drawn`: whether tokens are drawn where neither says so.
@@ -313,6 +333,7 @@ def _of_checkpoint(model: Network, wanted: Mapping[str, Any], drawn: bool) -> di
     raw = _sidecar(model)
     if raw is None:
         raw = model.config.extra
+    raw = {**raw, **of_task}
     for name, harmless in FOREIGN.items():
         if raw.get(name) not in harmless:
             raise Unsupported(f"{CONFIG} asks for {name}={show(raw[name])}, which is not implemented; remove it")
