@@ -49,7 +49,7 @@ class Block(nn.Module):
     def forward(
         self, x: Tensor, mask: Tensor | None = None, source: Source | None = None, past: KeyValues | None = None
     ) -> Tensor:
-        x = self._added(x, self.attention_norm, lambda x: self.attention_dropout(self.attention(x, mask, past)))
+        x = self._attended(x, mask, past)
         if self.layer is not None and source is not None:
             layer, read = self.layer, source
             x = self._added(
@@ -59,9 +59,28 @@ class Block(nn.Module):
             )
         return self._added(x, self.feed_forward_norm, lambda x: self.feed_forward_dropout(self.feed_forward(x)))
 
+    def cross_map(self, x: Tensor, mask: Tensor | None, source: Source) -> Tensor:
+        """Where each token looks in the source: (B, H, T, S)."""
+        x = self._attended(x, mask, None)
+        x = self.cross_attention_norm(x) if self.norm_first else x
+        return self.cross_attention.weights(x, source.mask, source.states)
+
+    def _attended(self, x: Tensor, mask: Tensor | None, past: KeyValues | None) -> Tensor:
+        return self._added(x, self.attention_norm, lambda x: self.attention_dropout(self.attention(x, mask, past)))
+
     def _added(self, x: Tensor, norm: nn.Module, made: Callable[[Tensor], Tensor]) -> Tensor:
         """The sum of `x` and what is made of it, with the norm where this kind of block has it."""
         return x + made(norm(x)) if self.norm_first else norm(x + made(x))
+
+
+def cross_maps(blocks: Iterable[nn.Module], x: Tensor, mask: Tensor | None, source: Source) -> list[Tensor]:
+    """For people who want to look: (B, H, T, S) of each block of a decoder, one row of a target for each source."""
+    maps = []
+    for block in blocks:
+        assert isinstance(block, Block)
+        maps.append(block.cross_map(x, mask, source))
+        x = block(x, mask, source)
+    return maps
 
 
 class Encoder(nn.Module):
