@@ -39,7 +39,10 @@ def inputs(name, head, seed=1):
     batch = {"input_ids": input_ids.where(attention_mask.bool(), pad), "attention_mask": attention_mask}
     if getattr(config, "type_vocab_size", 1) > 1:
         batch["token_type_ids"] = torch.randint(0, 2, input_ids.shape, generator=generator)
-    if writes(name):
+    if writes(name) and head.endswith("SequenceClassification"):  # which is read off the end of each text
+        ends = attention_mask.sum(1, keepdim=True) - 1
+        batch["input_ids"] = batch["input_ids"].scatter(1, ends, config.end_id)
+    elif writes(name):
         batch["decoder_input_ids"] = torch.randint(5, config.target_vocab_size, (2, 5), generator=generator)
     return batch
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from types import NoneType
-from typing import Any, Self, cast, get_args, get_type_hints
+from typing import Any, ClassVar, Self, cast, get_args, get_type_hints
 
 from triarch import limits
 from triarch.errors import InvalidInput, Unsupported, show, some
@@ -22,6 +22,8 @@ def hf(
 @dataclass(frozen=True, kw_only=True)
 class Config:
     """What a model is built from. Keys that no field names are kept in `extra` and written back."""
+
+    LABELS: ClassVar[int] = 2  # where the file does not say how many
 
     extra: dict[str, Any] = field(default_factory=dict, repr=False)
 
@@ -54,7 +56,7 @@ class Config:
         """Names of the classes, by their number; LABEL_0, LABEL_1, … where the file gives none."""
         named = self.extra.get("id2label")
         if named is None or named == {}:
-            count = self.extra.get("num_labels", self.extra.get("_num_labels", 2))
+            count = self.extra.get("num_labels", self.extra.get("_num_labels", self.LABELS))
             if type(count) is not int or not 0 < count <= limits.LABELS:
                 raise InvalidInput(f"config num_labels={show(count)} is not a count up to {limits.LABELS:,}")
             return {i: f"LABEL_{i}" for i in range(count)}

@@ -388,7 +388,7 @@ def _ends(model: Network, s: Settings) -> list[int]:
     """The tokens that end a sequence: as asked, else the config's, else the tokenizer's."""
     ends: Any = s.eos_token_id
     if ends is None:
-        ends = model.config.extra.get("eos_token_id")
+        ends = model.config.to_hf().get("eos_token_id")
     if ends is None and model.processor is not None:
         ends = model.processor.id("eos_token")
     listed = [] if ends is None else list(ends) if isinstance(ends, list | tuple) else [ends]
@@ -402,7 +402,8 @@ def beginning(model: Network, s: Settings) -> list[int]:
     """The ids that every target of an encoder–decoder begins with."""
     start: Any = s.decoder_start_token_id
     if start is None:
-        start = model.config.extra.get("decoder_start_token_id", model.config.extra.get("bos_token_id"))
+        raw = model.config.to_hf()
+        start = raw.get("decoder_start_token_id", raw.get("bos_token_id"))
     begin = list(s.decoder_input_ids or [])
     if start is None and not begin:
         raise InvalidInput("the checkpoint does not say what a target begins with; give decoder_start_token_id")

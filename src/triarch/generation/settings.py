@@ -332,7 +332,7 @@ def _of_checkpoint(
     """
     raw = _sidecar(model)
     if raw is None:
-        raw = model.config.extra
+        raw = model.config.to_hf()
     raw = {**raw, **of_task}
     for name, harmless in FOREIGN.items():
         if raw.get(name) not in harmless:

@@ -30,6 +30,7 @@ class Stored:
     part: int = 0  # which of `of` equal slices along our first axis
     of: int = 1
     copy: str = ""  # it is stored under this name too, the one that version 5 of the reference reads in untied models
+    others: tuple[str, ...] = ()  # names that shared tensors go by in some files, beside the name or in its place
 
     def shape(self, theirs: tuple[int, ...]) -> tuple[int, ...]:
         """The shape that `read` gives."""
@@ -105,12 +106,13 @@ class Layout:
 
     @cached_property
     def _passed_over(self) -> re.Pattern[str]:
-        return _pattern(*self.ignored, *(row.copy for row in self._stored.values() if row.copy))
+        others = (name for row in self._stored.values() for name in row.others)
+        return _pattern(*self.ignored, *others, *(row.copy for row in self._stored.values() if row.copy))
 
     @cached_property
     def _names(self) -> re.Pattern[str]:
         """All that the table speaks of."""
-        stored = (name for row in self._stored.values() for name in (row.name, row.copy))
+        stored = (name for row in self._stored.values() for name in (row.name, row.copy, *row.others))
         return _pattern(*self.ignored, *filter(None, stored))
 
 
@@ -160,6 +162,9 @@ def load(
     ours = parameters(model)
     rows = {name: layout.find(name) for name in ours}
     rows |= {name: replace(row, name=row.copy) for name, row in rows.items() if row.copy in entries}
+    for name, row in rows.items():
+        if row.name not in entries and (other := next((one for one in row.others if one in entries), None)):
+            rows[name] = replace(row, name=other)
 
     def held(name: str) -> bool:
         entry = entries.get(rows[name].name)
