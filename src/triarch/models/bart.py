@@ -27,7 +27,7 @@ from triarch.family import (
 from triarch.layers.attention import causal_mask, padding_mask
 from triarch.layers.cache import Cache, positions_of
 from triarch.layers.dropout import Dropout
-from triarch.layers.embeddings import check_length, look_up
+from triarch.layers.embeddings import check_length, last_end, look_up
 from triarch.layers.encoder import Block, Encoder, cross_maps
 from triarch.layers.feed_forward import ACTIVATIONS
 from triarch.layers.source import Source
@@ -229,22 +229,6 @@ def _block(c: Config, heads: int, intermediate_size: int, layer: int | None = No
 def _last_norm(c: Config) -> nn.Module:
     """After the last block, where norms stand before what they are for."""
     return nn.LayerNorm(c.hidden_size, NORM_EPS) if c.norm_first else nn.Identity()
-
-
-def last_end(x: Tensor, ids: Tensor, end: int) -> Tensor:
-    """What stands where the last end token of each row does, (B, T, D) -> (B, D).
-
-    Raises InvalidInput where rows have unequal numbers of them, of which the reference can make no batch either.
-    """
-    ends = ids == end
-    counts = ends.sum(1)
-    if not bool((counts == counts[0]).all()) or not counts[0]:
-        raise InvalidInput(
-            f"rows have {counts.tolist()} end tokens (id {end}), wanted one and the same number; encode texts with "
-            "special tokens, and without any in the text"
-        )
-    last = torch.where(ends, torch.arange(ids.shape[1], device=ids.device), 0).amax(1)
-    return x[torch.arange(len(x), device=x.device), last]
 
 
 # Heads: each maps features (B, T, D) of the decoder to the scores of its task.
