@@ -86,21 +86,18 @@ class Config(config.Config):
 
 
 class Embeddings(nn.Module):
-    """Tokens and their positions; the encoder and the decoder share the tokens alone."""
+    """What makes of tokens, which the encoder and the decoder share, the input of the one or the other."""
 
-    def __init__(self, c: Config, token: nn.Embedding):
+    def __init__(self, c: Config):
         super().__init__()
-        self.scale = c.hidden_size**0.5 if c.scaled else 1.0
-        self.token = token
         self.position = nn.Embedding(c.max_positions + BEFORE, c.hidden_size)
         self.norm = nn.LayerNorm(c.hidden_size, NORM_EPS)
         self.dropout = Dropout(c.dropout)
 
-    def forward(self, ids: Tensor, places: Tensor) -> Tensor:
-        """(B, T) -> (B, T, D). Raises LimitExceeded for a place that has no position."""
+    def forward(self, x: Tensor, places: Tensor) -> Tensor:
+        """(B, T, D) -> (B, T, D). Raises LimitExceeded for a place that has no position."""
         if places.numel():
             check_length(int(places.max()) + 1, self.position.num_embeddings - BEFORE)
-        x = look_up(self.token, ids, "token id") * self.scale
         return self.dropout(self.norm(x + self.position(places + BEFORE)))
 
 
@@ -111,10 +108,10 @@ class Model(Network):
         super().__init__()
         self.config = c
         self.token = nn.Embedding(c.vocab_size, c.hidden_size)
-        self.source = Embeddings(c, self.token)
+        self.source = Embeddings(c)
         self.encoder = Encoder(_block(c, c.num_heads, c.intermediate_size) for _ in range(c.num_layers))
         self.encoder_norm = _last_norm(c)
-        self.target = Embeddings(c, self.token)
+        self.target = Embeddings(c)
         self.decoder = nn.ModuleList(
             _block(c, c.decoder_heads, c.decoder_intermediate_size, layer) for layer in range(c.decoder_layers)
         )
@@ -125,7 +122,7 @@ class Model(Network):
         """(B, S) -> what is written from. Raises LimitExceeded for more tokens than there are positions."""
         places = positions_of(input_ids.shape[1], None, None, input_ids.device)
         mask = None if attention_mask is None else padding_mask(attention_mask)
-        x = self.encoder(self.source(input_ids, places), mask)
+        x = self.encoder(self.source(self._tokens(input_ids), places), mask)
         return Source(self.encoder_norm(x), attention_mask)
 
     def decode(
@@ -202,11 +199,15 @@ class Model(Network):
         if isinstance(module, ConditionalGeneration):
             nn.init.zeros_(module.bias)
 
+    def _tokens(self, ids: Tensor) -> Tensor:
+        scale = self.config.hidden_size**0.5 if self.config.scaled else 1.0
+        return look_up(self.token, ids, "token id") * scale
+
     def _target(self, ids: Tensor, attention_mask: Tensor | None, cache: Cache | None) -> tuple[Tensor, Tensor | None]:
         """(B, T) -> what goes into the first block, (B, T, D), and where each token may look among all so far."""
         T = ids.shape[1]
         seen = T if cache is None else cache.length + T
-        x = self.target(ids, positions_of(T, cache, attention_mask, ids.device))
+        x = self.target(self._tokens(ids), positions_of(T, cache, attention_mask, ids.device))
         return x, causal_mask(attention_mask, T, seen, device=ids.device)
 
 
