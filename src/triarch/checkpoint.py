@@ -160,7 +160,14 @@ def load_processor(folder: Folder, kind: Family, config: Any) -> TextProcessor |
     """What turns raw input into a model's tensors; None if the folder holds no files of it."""
     if kind.text is None:
         return None
-    return load_text(folder, kind.text, vocab_size=config.vocab_size, max_tokens=config.max_tokens)
+    return load_text(
+        folder,
+        kind.text,
+        vocab_size=config.vocab_size,
+        max_tokens=config.max_tokens,
+        target_vocab_size=config.target_vocab_size,
+        max_target_tokens=config.max_target_tokens,
+    )
 
 
 def describe(folder: Folder) -> tuple[dict[str, Any], Family]:

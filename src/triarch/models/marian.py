@@ -258,8 +258,8 @@ WEIGHTS = Layout(
 # fmt: on
 
 TEXT = TextFormat(
-    single="$A </s>",
-    pair="$A $B </s>",
+    single="{tgt_lang} $A </s>",
+    pair="{tgt_lang} $A $B </s>",
     specials={"eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<pad>"},
 )
 
