@@ -3,6 +3,7 @@
 sacremoses is not installed here, so neither of the two mends punctuation.
 """
 
+import copy
 import json
 import warnings
 
@@ -13,6 +14,7 @@ import transformers
 import pairs
 import triarch
 from probes import PAIRS, PROBES
+from triarch.checkpoint import load_tokenizer
 from triarch.errors import CorruptFile, InvalidInput, NotFound, Unsupported
 from triarch.files import Folder
 from triarch.inputs.text import load_text
@@ -267,6 +269,19 @@ def test_a_model_is_saved_with_both_vocabularies(checkpoint, tmp_path):
     for text in pairs.FRENCH:
         wanted = tokenizer(text_target=text)["input_ids"]
         assert model.processor.target.encode(text).ids == again.processor.target.encode(text).ids == wanted
+
+
+def test_a_copy_of_a_model_reads_and_writes_as_it_does(checkpoint):
+    model = triarch.load(checkpoint)
+    made = copy.deepcopy(model)
+    found = [triarch.generate(one, "The fox", max_new_tokens=5).text for one in (model, made)]
+    assert found[0] == found[1] != ""
+
+
+def test_a_folder_of_vocabularies_alone_is_read_with_the_name_of_its_family(models, tmp_path):
+    processor = load_tokenizer(pairs.write(tmp_path, *models, apart=True), family_name="marian")
+    for one, name in ((processor, "vocab.json"), (processor.target, "target_vocab.json")):
+        assert one.vocab_size == len(json.loads((tmp_path / name).read_text()))
 
 
 def test_no_form_can_be_asked_of_pieces_that_do_not_spell_bytes(checkpoint):

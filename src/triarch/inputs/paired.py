@@ -38,7 +38,11 @@ class Side(NamedTuple):
 
 
 def load(folder: Folder, text_format: TextFormat, names: tuple[str, str]) -> Side:
-    """Read one of the two, by the names of its files. Raises what `sentencepiece.read` raises, and CorruptFile."""
+    """Read one of the two, by the names of its files.
+
+    Raises what `sentencepiece.read` raises, NotFound for a file that is not there, CorruptFile for a table that is
+    none, Unsupported for a model that spells unknown text in bytes.
+    """
     spm, table = names
     files = {spm: folder.read(spm, limits.SENTENCEPIECE_BYTES), table: folder.read(table, limits.TOKENIZER_BYTES)}
     model = sentencepiece.read(files[spm], str(folder.path / spm), limits.VOCABULARY)

@@ -116,6 +116,9 @@ class TextProcessor:
         splitter = self._written.pre_tokenizer
         self._joins_words = isinstance(splitter, pre_tokenizers.ByteLevel) and not splitter.add_prefix_space
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> "TextProcessor":
+        return self  # copies of a model share it, as threads do; what cuts text may be code, which has no copy
+
     @cached_property
     def tokenizer(self) -> Tokenizer:
         """The whole pipeline, special tokens included, as `tokenizer.json` holds it; of a translator's two vocabularies
@@ -384,7 +387,8 @@ class TextProcessor:
         # Version 5 builds the pipeline of a class anew and comes to the same one for these two kinds only; the generic
         # class takes tokenizer.json as it stands. Version 4 does not know the name that version 5 gives it.
         rebuilt_alike = isinstance(splitter, pre_tokenizers.BertPreTokenizer | pre_tokenizers.ByteLevel)
-        if not rebuilt_alike or settings.get("tokenizer_class") in (None, "TokenizersBackend"):
+        says = vocabulary.SOURCE in self._found.template  # only their own classes can change the language there
+        if not says and (not rebuilt_alike or settings.get("tokenizer_class") in (None, "TokenizersBackend")):
             settings["tokenizer_class"] = "PreTrainedTokenizerFast"
         if files := self.files:
             settings["tokenizer_class"] = "MarianTokenizer"

@@ -278,12 +278,13 @@ def _class_of(folder: Folder, config: dict[str, Any]) -> str:
 
 
 def language(name: Any, languages: dict[str, str], where: str) -> str:
-    """The token of a language. Raises InvalidInput, with the nearest name, for one that there is not."""
+    """The token of a language. Raises InvalidInput, with names that begin alike, for one that there is not."""
     if isinstance(name, str) and (name in languages or name in languages.values()):
         return languages.get(name, name)
     if not languages:
         raise InvalidInput(f"{where} has no languages to choose from; leave {show(name)!r} out")
-    hint = did_you_mean(str(name), languages)
+    alike = [known for known in languages if known[:2] == str(name)[:2]]
+    hint = f" (did you mean {some(alike)}?)" if alike else did_you_mean(str(name), languages)
     raise InvalidInput(f"{where} has no language {show(name)!r}{hint}; it has {some(list(languages))}")
 
 
