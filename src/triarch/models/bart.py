@@ -5,7 +5,7 @@ Lewis et al. 2019, https://arxiv.org/abs/1910.13461; Liu et al. 2020, https://ar
 Shapes: B sequences, S tokens of a source, T tokens of a target, D hidden size, H heads, V vocabulary, L labels.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
 import torch
@@ -28,7 +28,7 @@ from triarch.layers.attention import causal_mask, padding_mask
 from triarch.layers.cache import Cache, positions_of
 from triarch.layers.dropout import Dropout
 from triarch.layers.embeddings import check_length, last_end, look_up
-from triarch.layers.encoder import Block, Encoder, cross_maps
+from triarch.layers.encoder import Block, Decoder, Encoder
 from triarch.layers.feed_forward import ACTIVATIONS
 from triarch.layers.source import Source
 from triarch.weights import Layout, Stored
@@ -112,7 +112,7 @@ class Model(Network):
         self.encoder = Encoder(_block(c, c.num_heads, c.intermediate_size) for _ in range(c.num_layers))
         self.encoder_norm = _last_norm(c)
         self.target = Embeddings(c)
-        self.decoder = nn.ModuleList(
+        self.decoder = Decoder(
             _block(c, c.decoder_heads, c.decoder_intermediate_size, layer) for layer in range(c.decoder_layers)
         )
         self.decoder_norm = _last_norm(c)
@@ -137,9 +137,7 @@ class Model(Network):
         x, mask = self._target(decoder_input_ids, decoder_attention_mask, cache)
         if cache is not None:
             cache.advance(decoder_input_ids.shape[1])
-        for layer, block in enumerate(self.decoder):
-            x = block(x, mask, source, None if cache is None else cache[layer])
-        return self.decoder_norm(x)
+        return self.decoder_norm(self.decoder(x, mask, source, cache))
 
     def features(
         self,
@@ -179,7 +177,7 @@ class Model(Network):
 
     def alignment(self, input_ids: Tensor, attention_mask: Tensor | None, decoder_input_ids: Tensor) -> list[Tensor]:
         x, mask = self._target(decoder_input_ids, None, None)
-        return cross_maps(self.decoder, x, mask, self.encode(input_ids, attention_mask))
+        return self.decoder.cross_maps(x, mask, self.encode(input_ids, attention_mask))
 
     def shifted(self, ids: Tensor) -> Tensor:
         """What the decoder is given to write these ids (B, T) from: they begin with the start token and lack the last.
@@ -295,39 +293,39 @@ WEIGHTS = Layout(
     trunk="model.",
     ignored=("model.encoder.version", "model.decoder.version"),  # marks of fairseq's own files
     rows={
-        "token.weight":                         Stored("model.shared.weight", others=SHARED),
-        "source.position.weight":               "model.encoder.embed_positions.weight",
-        "source.norm.*":                        "model.encoder.layernorm_embedding.*",
-        "encoder_norm.*":                       "model.encoder.layer_norm.*",
-        "encoder.blocks.#.attention.q.*":       "model.encoder.layers.#.self_attn.q_proj.*",
-        "encoder.blocks.#.attention.k.*":       "model.encoder.layers.#.self_attn.k_proj.*",
-        "encoder.blocks.#.attention.v.*":       "model.encoder.layers.#.self_attn.v_proj.*",
-        "encoder.blocks.#.attention.out.*":     "model.encoder.layers.#.self_attn.out_proj.*",
-        "encoder.blocks.#.attention_norm.*":    "model.encoder.layers.#.self_attn_layer_norm.*",
-        "encoder.blocks.#.feed_forward.up.*":   "model.encoder.layers.#.fc1.*",
-        "encoder.blocks.#.feed_forward.down.*": "model.encoder.layers.#.fc2.*",
-        "encoder.blocks.#.feed_forward_norm.*": "model.encoder.layers.#.final_layer_norm.*",
-        "target.position.weight":               "model.decoder.embed_positions.weight",
-        "target.norm.*":                        "model.decoder.layernorm_embedding.*",
-        "decoder_norm.*":                       "model.decoder.layer_norm.*",
-        "decoder.#.attention.q.*":              "model.decoder.layers.#.self_attn.q_proj.*",
-        "decoder.#.attention.k.*":              "model.decoder.layers.#.self_attn.k_proj.*",
-        "decoder.#.attention.v.*":              "model.decoder.layers.#.self_attn.v_proj.*",
-        "decoder.#.attention.out.*":            "model.decoder.layers.#.self_attn.out_proj.*",
-        "decoder.#.attention_norm.*":           "model.decoder.layers.#.self_attn_layer_norm.*",
-        "decoder.#.cross_attention.q.*":        "model.decoder.layers.#.encoder_attn.q_proj.*",
-        "decoder.#.cross_attention.k.*":        "model.decoder.layers.#.encoder_attn.k_proj.*",
-        "decoder.#.cross_attention.v.*":        "model.decoder.layers.#.encoder_attn.v_proj.*",
-        "decoder.#.cross_attention.out.*":      "model.decoder.layers.#.encoder_attn.out_proj.*",
-        "decoder.#.cross_attention_norm.*":     "model.decoder.layers.#.encoder_attn_layer_norm.*",
-        "decoder.#.feed_forward.up.*":          "model.decoder.layers.#.fc1.*",
-        "decoder.#.feed_forward.down.*":        "model.decoder.layers.#.fc2.*",
-        "decoder.#.feed_forward_norm.*":        "model.decoder.layers.#.final_layer_norm.*",
-        "head.words.weight":                    "lm_head.weight",
-        "head.bias":                            "final_logits_bias",
-        "head.dense.*":                         "classification_head.dense.*",
-        "head.out.*":                           "classification_head.out_proj.*",
-        "head.span.*":                          "qa_outputs.*",
+        "token.weight":                          Stored("model.shared.weight", others=SHARED),
+        "source.position.weight":                "model.encoder.embed_positions.weight",
+        "source.norm.*":                         "model.encoder.layernorm_embedding.*",
+        "encoder_norm.*":                        "model.encoder.layer_norm.*",
+        "encoder.blocks.#.attention.q.*":        "model.encoder.layers.#.self_attn.q_proj.*",
+        "encoder.blocks.#.attention.k.*":        "model.encoder.layers.#.self_attn.k_proj.*",
+        "encoder.blocks.#.attention.v.*":        "model.encoder.layers.#.self_attn.v_proj.*",
+        "encoder.blocks.#.attention.out.*":      "model.encoder.layers.#.self_attn.out_proj.*",
+        "encoder.blocks.#.attention_norm.*":     "model.encoder.layers.#.self_attn_layer_norm.*",
+        "encoder.blocks.#.feed_forward.up.*":    "model.encoder.layers.#.fc1.*",
+        "encoder.blocks.#.feed_forward.down.*":  "model.encoder.layers.#.fc2.*",
+        "encoder.blocks.#.feed_forward_norm.*":  "model.encoder.layers.#.final_layer_norm.*",
+        "target.position.weight":                "model.decoder.embed_positions.weight",
+        "target.norm.*":                         "model.decoder.layernorm_embedding.*",
+        "decoder_norm.*":                        "model.decoder.layer_norm.*",
+        "decoder.blocks.#.attention.q.*":        "model.decoder.layers.#.self_attn.q_proj.*",
+        "decoder.blocks.#.attention.k.*":        "model.decoder.layers.#.self_attn.k_proj.*",
+        "decoder.blocks.#.attention.v.*":        "model.decoder.layers.#.self_attn.v_proj.*",
+        "decoder.blocks.#.attention.out.*":      "model.decoder.layers.#.self_attn.out_proj.*",
+        "decoder.blocks.#.attention_norm.*":     "model.decoder.layers.#.self_attn_layer_norm.*",
+        "decoder.blocks.#.cross_attention.q.*":  "model.decoder.layers.#.encoder_attn.q_proj.*",
+        "decoder.blocks.#.cross_attention.k.*":  "model.decoder.layers.#.encoder_attn.k_proj.*",
+        "decoder.blocks.#.cross_attention.v.*":  "model.decoder.layers.#.encoder_attn.v_proj.*",
+        "decoder.blocks.#.cross_attention.out.*":"model.decoder.layers.#.encoder_attn.out_proj.*",
+        "decoder.blocks.#.cross_attention_norm.*":"model.decoder.layers.#.encoder_attn_layer_norm.*",
+        "decoder.blocks.#.feed_forward.up.*":    "model.decoder.layers.#.fc1.*",
+        "decoder.blocks.#.feed_forward.down.*":  "model.decoder.layers.#.fc2.*",
+        "decoder.blocks.#.feed_forward_norm.*":  "model.decoder.layers.#.final_layer_norm.*",
+        "head.words.weight":                     "lm_head.weight",
+        "head.bias":                             "final_logits_bias",
+        "head.dense.*":                          "classification_head.dense.*",
+        "head.out.*":                            "classification_head.out_proj.*",
+        "head.span.*":                           "qa_outputs.*",
     },
 )
 # fmt: on
@@ -343,6 +341,33 @@ SPECIALS = {
 }
 
 TEXT = TextFormat(single="<s> $A </s>", pair="<s> $A </s> </s> $B </s>", specials=SPECIALS)
+
+# Liu et al. 2020, table 1, https://arxiv.org/abs/2001.08210; Tang et al. 2020, https://arxiv.org/abs/2008.00401
+LANGUAGES = (
+    *("ar_AR", "cs_CZ", "de_DE", "en_XX", "es_XX", "et_EE", "fi_FI", "fr_XX", "gu_IN", "hi_IN", "it_IT", "ja_XX"),
+    *("kk_KZ", "ko_KR", "lt_LT", "lv_LV", "my_MM", "ne_NP", "nl_XX", "ro_RO", "ru_RU", "si_LK", "tr_TR", "vi_VN"),
+    "zh_CN",
+)
+MORE_LANGUAGES = (
+    *("af_ZA", "az_AZ", "bn_IN", "fa_IR", "he_IL", "hr_HR", "id_ID", "ka_GE", "km_KH", "mk_MK", "ml_IN", "mn_MN"),
+    *("mr_IN", "pl_PL", "ps_AF", "pt_XX", "sv_SE", "sw_KE", "ta_IN", "te_IN", "th_TH", "tl_XX", "uk_UA", "ur_PK"),
+    *("xh_ZA", "gl_ES", "sl_SI"),
+)
+MBART50_TEXT = replace(
+    TEXT,
+    single="{src_lang} $A </s>",
+    pair="{src_lang} $A $B </s>",
+    first_pieces=("<s>", "<pad>", "</s>", "<unk>"),
+    languages=LANGUAGES + MORE_LANGUAGES,
+    language="en_XX",
+)
+MBART_TEXT = replace(
+    MBART50_TEXT,
+    single="$A </s> {src_lang}",
+    pair="$A $B </s> {src_lang}",
+    languages=LANGUAGES,
+    classes={"MBart50Tokenizer": MBART50_TEXT},
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -378,4 +403,4 @@ MBART_TINY = MBartConfig(
     scaled=True,
 )
 
-ALIASES = {"mbart": Alias(prefix="MBart", text=TEXT, tiny=MBART_TINY)}
+ALIASES = {"mbart": Alias(prefix="MBart", text=MBART_TEXT, tiny=MBART_TINY)}
