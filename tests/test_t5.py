@@ -211,7 +211,6 @@ def test_fresh_weights_are_spread_as_in_the_reference():
     raw = TINY | {"d_model": 256, "d_ff": 300, "d_kv": 32, "num_layers": 1, "vocab_size": 500} | V11
     ours = family("t5").build(family("t5").config(raw), "T5ForConditionalGeneration")
     theirs = transformers.T5ForConditionalGeneration(transformers.T5Config(**raw))
-    blocks = ours.decoder.blocks[0], theirs.decoder.block[0].layer
     pairs = {
         ours.token.weight: theirs.shared.weight,
         ours.encoder.blocks[0].attention.q.weight: theirs.encoder.block[0].layer[0].SelfAttention.q.weight,
