@@ -161,9 +161,13 @@ def _with_sentinels(
     count = config.get("extra_ids", text_format.sentinels)
     if type(count) is not int or not 0 <= count <= rows:
         raise CorruptFile(f"{folder}/tokenizer_config.json: extra_ids is {show(repr(count))}, wanted a count; mend it")
-    numbers = reversed(range(count))
-    tokenizer.add_special_tokens([AddedToken(f"<extra_id_{i}>", lstrip=True, rstrip=True) for i in numbers])
+    tokenizer.add_special_tokens(sentinels(count))
     return tokenizer
+
+
+def sentinels(count: int) -> list[AddedToken]:
+    """The tokens that stand for what was taken out of a text, the last one first."""
+    return [AddedToken(f"<extra_id_{i}>", lstrip=True, rstrip=True) for i in reversed(range(count))]
 
 
 def _by_settings(config: dict[str, Any], text_format: TextFormat) -> bool:
