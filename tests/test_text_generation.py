@@ -266,7 +266,7 @@ def test_a_chat_that_ends_with_the_assistant_goes_on_with_its_message(make, chat
     assert len(found["generated_text"]) == 4
 
 
-def test_messages_that_are_no_list_are_refused():
+def test_messages_that_are_no_list_are_refused(make):
     with pytest.raises(InvalidInput, match="messages are 'a', wanted a list of dicts with role and content"):
         make()([{"messages": "a"}], **GREEDY)
 
