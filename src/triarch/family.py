@@ -4,7 +4,7 @@ Shapes: B sequences, T tokens, D hidden size, V vocabulary, L labels, C choices.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from torch import Tensor, nn
@@ -97,7 +97,9 @@ Scores = (
 class TextFormat:
     """How a family writes text as ids. A tokenizer.json says most of this itself; a bare vocabulary does not."""
 
-    single: str  # "[CLS] $A [SEP]", in the syntax of tokenizers' TemplateProcessing
+    # "[CLS] $A [SEP]", in the syntax of tokenizers' TemplateProcessing; {src_lang} and {tgt_lang} become the tokens of
+    # the languages of a text and of its translation, if they have been chosen
+    single: str
     pair: str  # "[CLS] $A [SEP] $B:1 [SEP]:1"
     specials: dict[str, str]  # "unk_token": "[UNK]", by the names of tokenizer_config.json
     segments: bool = False  # the model takes token_type_ids
@@ -106,6 +108,9 @@ class TextFormat:
     trimmed: bool = True  # vocab.json alone: offsets leave out the space before a word
     split: str = ""  # vocab.json alone: the regular expression that text is cut by, in NFC; empty: GPT-2's, as it is
     by_settings: bool = False  # add_bos_token and the like go before what tokenizer.json and SentencePiece models say
+    languages: tuple[str, ...] = ()  # tokens of languages; of a SentencePiece model the ids after its pieces
+    language: str = ""  # the one of texts where tokenizer_config.json has no src_lang
+    classes: dict[str, "TextFormat"] = field(default_factory=dict)  # in place of this one, by the tokenizer_class
 
 
 @dataclass(frozen=True)

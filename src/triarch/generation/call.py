@@ -112,10 +112,11 @@ class _Job:
         self.vocab: int = model.config.target_vocab_size
         self.ends = [] if settings.ignore_eos else _ends(model, settings)
         self.rows = self._rows()
-        if settings.stop and model.processor is None:
+        writer = None if model.processor is None else model.processor.target
+        if settings.stop and writer is None:
             raise InvalidInput("stop texts need a tokenizer, which the checkpoint does not have; use eos_token_id")
-        self.form = form_of(settings, model.processor, self.ends)
-        self.stops = Stops(self.ends, settings, model.processor, self.prompts, self.form)
+        self.form = form_of(settings, writer, self.ends)
+        self.stops = Stops(self.ends, settings, writer, self.prompts, self.form)
         self.prompt_logprobs: list[list[float]] | None = None
         self.filters = self._filters()
         rooms = {row.prompt: row.room for row in self.rows}
@@ -390,7 +391,7 @@ def _ends(model: Network, s: Settings) -> list[int]:
     if ends is None:
         ends = model.config.to_hf().get("eos_token_id")
     if ends is None and model.processor is not None:
-        ends = model.processor.id("eos_token")
+        ends = model.processor.target.id("eos_token")
     listed = [] if ends is None else list(ends) if isinstance(ends, list | tuple) else [ends]
     for token in listed:
         if type(token) is not int or not 0 <= token < model.config.target_vocab_size:

@@ -99,7 +99,7 @@ def check_draft(model: Network, draft: object) -> None:
     ours, theirs = model.config.target_vocab_size, draft.config.target_vocab_size
     if ours != theirs:
         raise InvalidInput(f"assistant_model has {theirs:,} tokens, the model {ours:,}; give one with the same tokens")
-    tables = [one.processor.tokenizer.get_vocab() for one in (model, draft) if one.processor is not None]
+    tables = [one.processor.target.tokenizer.get_vocab() for one in (model, draft) if one.processor is not None]
     if len(tables) == 2 and tables[0] != tables[1]:
         raise InvalidInput("assistant_model numbers its tokens differently; give one with the same tokens")
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from torch import Tensor, nn
 
 from triarch.layers.attention import Attention
-from triarch.layers.cache import KeyValues
+from triarch.layers.cache import Cache, KeyValues
 from triarch.layers.dropout import Dropout
 from triarch.layers.feed_forward import FeedForward
 from triarch.layers.source import Source
@@ -73,16 +73,6 @@ class Block(nn.Module):
         return x + made(norm(x)) if self.norm_first else norm(x + made(x))
 
 
-def cross_maps(blocks: Iterable[nn.Module], x: Tensor, mask: Tensor | None, source: Source) -> list[Tensor]:
-    """For people who want to look: (B, H, T, S) of each block of a decoder, one row of a target for each source."""
-    maps = []
-    for block in blocks:
-        assert isinstance(block, Block)
-        maps.append(block.cross_map(x, mask, source))
-        x = block(x, mask, source)
-    return maps
-
-
 class Encoder(nn.Module):
     """Blocks one after the other: (B, T, D) -> (B, T, D)."""
 
@@ -102,4 +92,26 @@ class Encoder(nn.Module):
             assert isinstance(block, Block)
             maps.append(block.attention.weights(block.attention_norm(x) if block.norm_first else x, mask))
             x = block(x, mask)
+        return maps
+
+
+class Decoder(nn.Module):
+    """Blocks that look at a source, one after the other: (B, T, D) -> (B, T, D)."""
+
+    def __init__(self, blocks: Iterable[Block]):
+        super().__init__()
+        self.blocks = nn.ModuleList(blocks)
+
+    def forward(self, x: Tensor, mask: Tensor | None, source: Source, cache: Cache | None = None) -> Tensor:
+        for layer, block in enumerate(self.blocks):
+            x = block(x, mask, source, None if cache is None else cache[layer])
+        return x
+
+    def cross_maps(self, x: Tensor, mask: Tensor | None, source: Source) -> list[Tensor]:
+        """For people who want to look: (B, H, T, S) of each block, with one target for each source."""
+        maps = []
+        for block in self.blocks:
+            assert isinstance(block, Block)
+            maps.append(block.cross_map(x, mask, source))
+            x = block(x, mask, source)
         return maps

@@ -19,7 +19,7 @@ from triarch.layers.attention import causal_mask, padding_mask
 from triarch.layers.cache import Cache, positions_of
 from triarch.layers.dropout import Dropout
 from triarch.layers.embeddings import check_length, look_up
-from triarch.layers.encoder import Block, Encoder, cross_maps
+from triarch.layers.encoder import Block, Decoder, Encoder
 from triarch.layers.feed_forward import ACTIVATIONS
 from triarch.layers.positions import sines_then_cosines
 from triarch.layers.source import Source
@@ -87,7 +87,7 @@ class Model(Network):
         self.target_token = self.token if c.shared else nn.Embedding(c.target_vocab_size, c.hidden_size)
         self.dropout = Dropout(c.dropout)
         self.encoder = Encoder(_block(c, c.num_heads, c.intermediate_size) for _ in range(c.num_layers))
-        self.decoder = nn.ModuleList(
+        self.decoder = Decoder(
             _block(c, c.decoder_heads, c.decoder_intermediate_size, layer) for layer in range(c.decoder_layers)
         )
         self.head = head(c, self.target_token)
@@ -110,9 +110,7 @@ class Model(Network):
         x, mask = self._target(decoder_input_ids, decoder_attention_mask, cache)
         if cache is not None:
             cache.advance(decoder_input_ids.shape[1])
-        for layer, block in enumerate(self.decoder):
-            x = block(x, mask, source, None if cache is None else cache[layer])
-        return x
+        return self.decoder(x, mask, source, cache)
 
     def features(
         self,
@@ -151,7 +149,7 @@ class Model(Network):
     def alignment(self, input_ids: Tensor, attention_mask: Tensor | None, decoder_input_ids: Tensor) -> list[Tensor]:
         """Where each token of a target looks in its source, for people to see: (B, H, T, S) of each decoder block."""
         x, mask = self._target(decoder_input_ids, None, None)
-        return cross_maps(self.decoder, x, mask, self.encode(input_ids, attention_mask))
+        return self.decoder.cross_maps(x, mask, self.encode(input_ids, attention_mask))
 
     def initialize(self, module: nn.Module) -> None:
         super().initialize(module)
@@ -227,39 +225,39 @@ WEIGHTS = Layout(
         "model.decoder.embed_tokens.weight",
     ),
     rows={
-        "token.weight":                         "model.shared.weight",
-        "source_token.weight":                  "model.encoder.embed_tokens.weight",
-        "target_token.weight":                  "model.decoder.embed_tokens.weight",
-        "encoder.blocks.#.attention.q.*":       "model.encoder.layers.#.self_attn.q_proj.*",
-        "encoder.blocks.#.attention.k.*":       "model.encoder.layers.#.self_attn.k_proj.*",
-        "encoder.blocks.#.attention.v.*":       "model.encoder.layers.#.self_attn.v_proj.*",
-        "encoder.blocks.#.attention.out.*":     "model.encoder.layers.#.self_attn.out_proj.*",
-        "encoder.blocks.#.attention_norm.*":    "model.encoder.layers.#.self_attn_layer_norm.*",
-        "encoder.blocks.#.feed_forward.up.*":   "model.encoder.layers.#.fc1.*",
-        "encoder.blocks.#.feed_forward.down.*": "model.encoder.layers.#.fc2.*",
-        "encoder.blocks.#.feed_forward_norm.*": "model.encoder.layers.#.final_layer_norm.*",
-        "decoder.#.attention.q.*":              "model.decoder.layers.#.self_attn.q_proj.*",
-        "decoder.#.attention.k.*":              "model.decoder.layers.#.self_attn.k_proj.*",
-        "decoder.#.attention.v.*":              "model.decoder.layers.#.self_attn.v_proj.*",
-        "decoder.#.attention.out.*":            "model.decoder.layers.#.self_attn.out_proj.*",
-        "decoder.#.attention_norm.*":           "model.decoder.layers.#.self_attn_layer_norm.*",
-        "decoder.#.cross_attention.q.*":        "model.decoder.layers.#.encoder_attn.q_proj.*",
-        "decoder.#.cross_attention.k.*":        "model.decoder.layers.#.encoder_attn.k_proj.*",
-        "decoder.#.cross_attention.v.*":        "model.decoder.layers.#.encoder_attn.v_proj.*",
-        "decoder.#.cross_attention.out.*":      "model.decoder.layers.#.encoder_attn.out_proj.*",
-        "decoder.#.cross_attention_norm.*":     "model.decoder.layers.#.encoder_attn_layer_norm.*",
-        "decoder.#.feed_forward.up.*":          "model.decoder.layers.#.fc1.*",
-        "decoder.#.feed_forward.down.*":        "model.decoder.layers.#.fc2.*",
-        "decoder.#.feed_forward_norm.*":        "model.decoder.layers.#.final_layer_norm.*",
-        "head.words.weight":                    "lm_head.weight",
-        "head.bias":                            "final_logits_bias",
+        "token.weight":                            "model.shared.weight",
+        "source_token.weight":                     "model.encoder.embed_tokens.weight",
+        "target_token.weight":                     "model.decoder.embed_tokens.weight",
+        "encoder.blocks.#.attention.q.*":          "model.encoder.layers.#.self_attn.q_proj.*",
+        "encoder.blocks.#.attention.k.*":          "model.encoder.layers.#.self_attn.k_proj.*",
+        "encoder.blocks.#.attention.v.*":          "model.encoder.layers.#.self_attn.v_proj.*",
+        "encoder.blocks.#.attention.out.*":        "model.encoder.layers.#.self_attn.out_proj.*",
+        "encoder.blocks.#.attention_norm.*":       "model.encoder.layers.#.self_attn_layer_norm.*",
+        "encoder.blocks.#.feed_forward.up.*":      "model.encoder.layers.#.fc1.*",
+        "encoder.blocks.#.feed_forward.down.*":    "model.encoder.layers.#.fc2.*",
+        "encoder.blocks.#.feed_forward_norm.*":    "model.encoder.layers.#.final_layer_norm.*",
+        "decoder.blocks.#.attention.q.*":          "model.decoder.layers.#.self_attn.q_proj.*",
+        "decoder.blocks.#.attention.k.*":          "model.decoder.layers.#.self_attn.k_proj.*",
+        "decoder.blocks.#.attention.v.*":          "model.decoder.layers.#.self_attn.v_proj.*",
+        "decoder.blocks.#.attention.out.*":        "model.decoder.layers.#.self_attn.out_proj.*",
+        "decoder.blocks.#.attention_norm.*":       "model.decoder.layers.#.self_attn_layer_norm.*",
+        "decoder.blocks.#.cross_attention.q.*":    "model.decoder.layers.#.encoder_attn.q_proj.*",
+        "decoder.blocks.#.cross_attention.k.*":    "model.decoder.layers.#.encoder_attn.k_proj.*",
+        "decoder.blocks.#.cross_attention.v.*":    "model.decoder.layers.#.encoder_attn.v_proj.*",
+        "decoder.blocks.#.cross_attention.out.*":  "model.decoder.layers.#.encoder_attn.out_proj.*",
+        "decoder.blocks.#.cross_attention_norm.*": "model.decoder.layers.#.encoder_attn_layer_norm.*",
+        "decoder.blocks.#.feed_forward.up.*":      "model.decoder.layers.#.fc1.*",
+        "decoder.blocks.#.feed_forward.down.*":    "model.decoder.layers.#.fc2.*",
+        "decoder.blocks.#.feed_forward_norm.*":    "model.decoder.layers.#.final_layer_norm.*",
+        "head.words.weight":                       "lm_head.weight",
+        "head.bias":                               "final_logits_bias",
     },
 )
 # fmt: on
 
 TEXT = TextFormat(
-    single="$A </s>",
-    pair="$A $B </s>",
+    single="{tgt_lang} $A </s>",
+    pair="{tgt_lang} $A $B </s>",
     specials={"eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<pad>"},
 )
 

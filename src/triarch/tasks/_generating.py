@@ -152,7 +152,7 @@ class Generating(Task):
         """Each token with its log-probability, and the likeliest ones in its place."""
 
         def token(id: int, logprob: float) -> dict[str, Any]:
-            return {"id": id, "token": self.processor.decode([id]), "logprob": logprob}
+            return {"id": id, "token": self.processor.target.decode([id]), "logprob": logprob}
 
         made = [token(id, logprob) for id, logprob in zip(found.ids, found.logprobs or [], strict=True)]
         if found.alternatives is not None:

@@ -161,7 +161,10 @@ class TokenStore:
 
 def tokenizer_fingerprint(processor: "TextProcessor") -> str:
     """Of a tokenizer: another one, or a changed one, has another."""
-    return hashlib.sha256(processor.tokenizer.to_str().encode()).hexdigest()
+    digest = hashlib.sha256(processor.tokenizer.to_str().encode())
+    for _, data in sorted(processor.files.items()):  # what the former can not say
+        digest.update(data)
+    return digest.hexdigest()
 
 
 def _of_rows(rows: Rows, exact: bool) -> Iterator[Document]:
