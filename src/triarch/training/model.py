@@ -73,8 +73,8 @@ def of_text(settings: Settings) -> str:
     given = {scores_of(head).__name__ for head in kind.heads.values()}
     if "TargetWordScores" in given:
         raise InvalidInput(
-            f"{kind.model_type} may learn from running text by span-corruption, as T5, or by infilling, as BART; name one "
-            "as the objective"
+            f"{kind.model_type} learns from running text by span-corruption, as T5, or by infilling, as BART; name "
+            "one of both as the objective"
         )
     return "clm" if "NextWordScores" in given and "WordScores" not in given else "mlm"
 
