@@ -5,7 +5,6 @@ around text and before special tokens; MBartTokenizer 5.23 leaves normalisation 
 """
 
 import json
-from dataclasses import replace
 
 import pytest
 import sentencepiece
@@ -16,33 +15,8 @@ from probes import PROBES, ROBERTA
 from triarch.errors import InvalidInput
 from triarch.files import Folder
 from triarch.inputs.text import load_text
+from triarch.models import family
 
-# Liu et al. 2020, table 1, https://arxiv.org/abs/2001.08210; Tang et al. 2020, https://arxiv.org/abs/2008.00401
-LANGUAGES = (
-    *("ar_AR", "cs_CZ", "de_DE", "en_XX", "es_XX", "et_EE", "fi_FI", "fr_XX", "gu_IN", "hi_IN", "it_IT", "ja_XX"),
-    *("kk_KZ", "ko_KR", "lt_LT", "lv_LV", "my_MM", "ne_NP", "nl_XX", "ro_RO", "ru_RU", "si_LK", "tr_TR", "vi_VN"),
-    "zh_CN",
-)
-MORE_LANGUAGES = (
-    *("af_ZA", "az_AZ", "bn_IN", "fa_IR", "he_IL", "hr_HR", "id_ID", "ka_GE", "km_KH", "mk_MK", "ml_IN", "mn_MN"),
-    *("mr_IN", "pl_PL", "ps_AF", "pt_XX", "sv_SE", "sw_KE", "ta_IN", "te_IN", "th_TH", "tl_XX", "uk_UA", "ur_PK"),
-    *("xh_ZA", "gl_ES", "sl_SI"),
-)
-MBART50 = replace(
-    ROBERTA,
-    single="{src_lang} $A </s>",
-    pair="{src_lang} $A $B </s>",
-    first_pieces=("<s>", "<pad>", "</s>", "<unk>"),
-    languages=LANGUAGES + MORE_LANGUAGES,
-    language="en_XX",
-)
-MBART = replace(
-    MBART50,
-    single="$A </s> {src_lang}",
-    pair="$A $B </s> {src_lang}",
-    languages=LANGUAGES,
-    classes={"MBart50Tokenizer": MBART50},
-)
 CLASSES = ["MBartTokenizer", "MBart50Tokenizer"]
 SENTENCES = pairs.ENGLISH + pairs.FRENCH
 LETTERS = ("marks", "Hangul")  # letters of several characters, see tests/test_sentencepiece.py
@@ -68,7 +42,7 @@ def write(folder, model, **settings):
 
 
 def ours(folder):
-    return load_text(Folder(folder), MBART, vocab_size=1000, max_tokens=512)
+    return load_text(Folder(folder), family("mbart").text, vocab_size=1000, max_tokens=512)
 
 
 def theirs(folder):

@@ -5,7 +5,7 @@ Shapes: B sequences, T tokens, D hidden size, V vocabulary, L labels, C choices.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from torch import Tensor, nn
 
@@ -124,6 +124,8 @@ class Alias:
 
 class Network(nn.Module):
     """What every family's `Model` derives from: a trunk, `features()`, and a head that turns features into scores."""
+
+    WIDE: ClassVar[tuple[str, ...]] = ()  # patterns of what stays in float32 in a model of float16, which has no range
 
     config: Any  # the family's Config
     head: nn.Module

@@ -35,7 +35,7 @@ class FeedForward(nn.Module):
         self.dropout = Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.down(self.dropout(self.activation(self.up(x))))
+        return self.down(_fitting(self.dropout(self.activation(self.up(x))), self.down))
 
 
 class GatedFeedForward(nn.Module):
@@ -52,4 +52,9 @@ class GatedFeedForward(nn.Module):
         self.dropout = Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.down(self.dropout(self.activation(self.gate(x)) * self.up(x)))
+        return self.down(_fitting(self.dropout(self.activation(self.gate(x)) * self.up(x)), self.down))
+
+
+def _fitting(x: Tensor, layer: nn.Linear) -> Tensor:
+    """A model of float16 may have a layer that is kept wider."""
+    return x.to(layer.weight.dtype) if x.dtype == torch.float16 else x

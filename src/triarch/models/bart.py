@@ -5,7 +5,7 @@ Lewis et al. 2019, https://arxiv.org/abs/1910.13461; Liu et al. 2020, https://ar
 Shapes: B sequences, S tokens of a source, T tokens of a target, D hidden size, H heads, V vocabulary, L labels.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
 import torch
@@ -27,8 +27,8 @@ from triarch.family import (
 from triarch.layers.attention import causal_mask, padding_mask
 from triarch.layers.cache import Cache, positions_of
 from triarch.layers.dropout import Dropout
-from triarch.layers.embeddings import check_length, look_up
-from triarch.layers.encoder import Block, Encoder, cross_maps
+from triarch.layers.embeddings import check_length, last_end, look_up
+from triarch.layers.encoder import Block, Decoder, Encoder
 from triarch.layers.feed_forward import ACTIVATIONS
 from triarch.layers.source import Source
 from triarch.weights import Layout, Stored
@@ -86,21 +86,18 @@ class Config(config.Config):
 
 
 class Embeddings(nn.Module):
-    """Tokens and their positions; the encoder and the decoder share the tokens alone."""
+    """What makes of tokens, which the encoder and the decoder share, the input of the one or the other."""
 
-    def __init__(self, c: Config, token: nn.Embedding):
+    def __init__(self, c: Config):
         super().__init__()
-        self.scale = c.hidden_size**0.5 if c.scaled else 1.0
-        self.token = token
         self.position = nn.Embedding(c.max_positions + BEFORE, c.hidden_size)
         self.norm = nn.LayerNorm(c.hidden_size, NORM_EPS)
         self.dropout = Dropout(c.dropout)
 
-    def forward(self, ids: Tensor, places: Tensor) -> Tensor:
-        """(B, T) -> (B, T, D). Raises LimitExceeded for a place that has no position."""
+    def forward(self, x: Tensor, places: Tensor) -> Tensor:
+        """(B, T, D) -> (B, T, D). Raises LimitExceeded for a place that has no position."""
         if places.numel():
             check_length(int(places.max()) + 1, self.position.num_embeddings - BEFORE)
-        x = look_up(self.token, ids, "token id") * self.scale
         return self.dropout(self.norm(x + self.position(places + BEFORE)))
 
 
@@ -111,11 +108,11 @@ class Model(Network):
         super().__init__()
         self.config = c
         self.token = nn.Embedding(c.vocab_size, c.hidden_size)
-        self.source = Embeddings(c, self.token)
+        self.source = Embeddings(c)
         self.encoder = Encoder(_block(c, c.num_heads, c.intermediate_size) for _ in range(c.num_layers))
         self.encoder_norm = _last_norm(c)
-        self.target = Embeddings(c, self.token)
-        self.decoder = nn.ModuleList(
+        self.target = Embeddings(c)
+        self.decoder = Decoder(
             _block(c, c.decoder_heads, c.decoder_intermediate_size, layer) for layer in range(c.decoder_layers)
         )
         self.decoder_norm = _last_norm(c)
@@ -125,7 +122,7 @@ class Model(Network):
         """(B, S) -> what is written from. Raises LimitExceeded for more tokens than there are positions."""
         places = positions_of(input_ids.shape[1], None, None, input_ids.device)
         mask = None if attention_mask is None else padding_mask(attention_mask)
-        x = self.encoder(self.source(input_ids, places), mask)
+        x = self.encoder(self.source(self._tokens(input_ids), places), mask)
         return Source(self.encoder_norm(x), attention_mask)
 
     def decode(
@@ -140,9 +137,7 @@ class Model(Network):
         x, mask = self._target(decoder_input_ids, decoder_attention_mask, cache)
         if cache is not None:
             cache.advance(decoder_input_ids.shape[1])
-        for layer, block in enumerate(self.decoder):
-            x = block(x, mask, source, None if cache is None else cache[layer])
-        return self.decoder_norm(x)
+        return self.decoder_norm(self.decoder(x, mask, source, cache))
 
     def features(
         self,
@@ -182,7 +177,7 @@ class Model(Network):
 
     def alignment(self, input_ids: Tensor, attention_mask: Tensor | None, decoder_input_ids: Tensor) -> list[Tensor]:
         x, mask = self._target(decoder_input_ids, None, None)
-        return cross_maps(self.decoder, x, mask, self.encode(input_ids, attention_mask))
+        return self.decoder.cross_maps(x, mask, self.encode(input_ids, attention_mask))
 
     def shifted(self, ids: Tensor) -> Tensor:
         """What the decoder is given to write these ids (B, T) from: they begin with the start token and lack the last.
@@ -202,11 +197,15 @@ class Model(Network):
         if isinstance(module, ConditionalGeneration):
             nn.init.zeros_(module.bias)
 
+    def _tokens(self, ids: Tensor) -> Tensor:
+        scale = self.config.hidden_size**0.5 if self.config.scaled else 1.0
+        return look_up(self.token, ids, "token id") * scale
+
     def _target(self, ids: Tensor, attention_mask: Tensor | None, cache: Cache | None) -> tuple[Tensor, Tensor | None]:
         """(B, T) -> what goes into the first block, (B, T, D), and where each token may look among all so far."""
         T = ids.shape[1]
         seen = T if cache is None else cache.length + T
-        x = self.target(ids, positions_of(T, cache, attention_mask, ids.device))
+        x = self.target(self._tokens(ids), positions_of(T, cache, attention_mask, ids.device))
         return x, causal_mask(attention_mask, T, seen, device=ids.device)
 
 
@@ -229,22 +228,6 @@ def _block(c: Config, heads: int, intermediate_size: int, layer: int | None = No
 def _last_norm(c: Config) -> nn.Module:
     """After the last block, where norms stand before what they are for."""
     return nn.LayerNorm(c.hidden_size, NORM_EPS) if c.norm_first else nn.Identity()
-
-
-def last_end(x: Tensor, ids: Tensor, end: int) -> Tensor:
-    """What stands where the last end token of each row does, (B, T, D) -> (B, D).
-
-    Raises InvalidInput where rows have unequal numbers of them, of which the reference can make no batch either.
-    """
-    ends = ids == end
-    counts = ends.sum(1)
-    if not bool((counts == counts[0]).all()) or not counts[0]:
-        raise InvalidInput(
-            f"rows have {counts.tolist()} end tokens (id {end}), wanted one and the same number; encode texts with "
-            "special tokens, and without any in the text"
-        )
-    last = torch.where(ends, torch.arange(ids.shape[1], device=ids.device), 0).amax(1)
-    return x[torch.arange(len(x), device=x.device), last]
 
 
 # Heads: each maps features (B, T, D) of the decoder to the scores of its task.
@@ -310,39 +293,39 @@ WEIGHTS = Layout(
     trunk="model.",
     ignored=("model.encoder.version", "model.decoder.version"),  # marks of fairseq's own files
     rows={
-        "token.weight":                         Stored("model.shared.weight", others=SHARED),
-        "source.position.weight":               "model.encoder.embed_positions.weight",
-        "source.norm.*":                        "model.encoder.layernorm_embedding.*",
-        "encoder_norm.*":                       "model.encoder.layer_norm.*",
-        "encoder.blocks.#.attention.q.*":       "model.encoder.layers.#.self_attn.q_proj.*",
-        "encoder.blocks.#.attention.k.*":       "model.encoder.layers.#.self_attn.k_proj.*",
-        "encoder.blocks.#.attention.v.*":       "model.encoder.layers.#.self_attn.v_proj.*",
-        "encoder.blocks.#.attention.out.*":     "model.encoder.layers.#.self_attn.out_proj.*",
-        "encoder.blocks.#.attention_norm.*":    "model.encoder.layers.#.self_attn_layer_norm.*",
-        "encoder.blocks.#.feed_forward.up.*":   "model.encoder.layers.#.fc1.*",
-        "encoder.blocks.#.feed_forward.down.*": "model.encoder.layers.#.fc2.*",
-        "encoder.blocks.#.feed_forward_norm.*": "model.encoder.layers.#.final_layer_norm.*",
-        "target.position.weight":               "model.decoder.embed_positions.weight",
-        "target.norm.*":                        "model.decoder.layernorm_embedding.*",
-        "decoder_norm.*":                       "model.decoder.layer_norm.*",
-        "decoder.#.attention.q.*":              "model.decoder.layers.#.self_attn.q_proj.*",
-        "decoder.#.attention.k.*":              "model.decoder.layers.#.self_attn.k_proj.*",
-        "decoder.#.attention.v.*":              "model.decoder.layers.#.self_attn.v_proj.*",
-        "decoder.#.attention.out.*":            "model.decoder.layers.#.self_attn.out_proj.*",
-        "decoder.#.attention_norm.*":           "model.decoder.layers.#.self_attn_layer_norm.*",
-        "decoder.#.cross_attention.q.*":        "model.decoder.layers.#.encoder_attn.q_proj.*",
-        "decoder.#.cross_attention.k.*":        "model.decoder.layers.#.encoder_attn.k_proj.*",
-        "decoder.#.cross_attention.v.*":        "model.decoder.layers.#.encoder_attn.v_proj.*",
-        "decoder.#.cross_attention.out.*":      "model.decoder.layers.#.encoder_attn.out_proj.*",
-        "decoder.#.cross_attention_norm.*":     "model.decoder.layers.#.encoder_attn_layer_norm.*",
-        "decoder.#.feed_forward.up.*":          "model.decoder.layers.#.fc1.*",
-        "decoder.#.feed_forward.down.*":        "model.decoder.layers.#.fc2.*",
-        "decoder.#.feed_forward_norm.*":        "model.decoder.layers.#.final_layer_norm.*",
-        "head.words.weight":                    "lm_head.weight",
-        "head.bias":                            "final_logits_bias",
-        "head.dense.*":                         "classification_head.dense.*",
-        "head.out.*":                           "classification_head.out_proj.*",
-        "head.span.*":                          "qa_outputs.*",
+        "token.weight":                          Stored("model.shared.weight", others=SHARED),
+        "source.position.weight":                "model.encoder.embed_positions.weight",
+        "source.norm.*":                         "model.encoder.layernorm_embedding.*",
+        "encoder_norm.*":                        "model.encoder.layer_norm.*",
+        "encoder.blocks.#.attention.q.*":        "model.encoder.layers.#.self_attn.q_proj.*",
+        "encoder.blocks.#.attention.k.*":        "model.encoder.layers.#.self_attn.k_proj.*",
+        "encoder.blocks.#.attention.v.*":        "model.encoder.layers.#.self_attn.v_proj.*",
+        "encoder.blocks.#.attention.out.*":      "model.encoder.layers.#.self_attn.out_proj.*",
+        "encoder.blocks.#.attention_norm.*":     "model.encoder.layers.#.self_attn_layer_norm.*",
+        "encoder.blocks.#.feed_forward.up.*":    "model.encoder.layers.#.fc1.*",
+        "encoder.blocks.#.feed_forward.down.*":  "model.encoder.layers.#.fc2.*",
+        "encoder.blocks.#.feed_forward_norm.*":  "model.encoder.layers.#.final_layer_norm.*",
+        "target.position.weight":                "model.decoder.embed_positions.weight",
+        "target.norm.*":                         "model.decoder.layernorm_embedding.*",
+        "decoder_norm.*":                        "model.decoder.layer_norm.*",
+        "decoder.blocks.#.attention.q.*":        "model.decoder.layers.#.self_attn.q_proj.*",
+        "decoder.blocks.#.attention.k.*":        "model.decoder.layers.#.self_attn.k_proj.*",
+        "decoder.blocks.#.attention.v.*":        "model.decoder.layers.#.self_attn.v_proj.*",
+        "decoder.blocks.#.attention.out.*":      "model.decoder.layers.#.self_attn.out_proj.*",
+        "decoder.blocks.#.attention_norm.*":     "model.decoder.layers.#.self_attn_layer_norm.*",
+        "decoder.blocks.#.cross_attention.q.*":  "model.decoder.layers.#.encoder_attn.q_proj.*",
+        "decoder.blocks.#.cross_attention.k.*":  "model.decoder.layers.#.encoder_attn.k_proj.*",
+        "decoder.blocks.#.cross_attention.v.*":  "model.decoder.layers.#.encoder_attn.v_proj.*",
+        "decoder.blocks.#.cross_attention.out.*":"model.decoder.layers.#.encoder_attn.out_proj.*",
+        "decoder.blocks.#.cross_attention_norm.*":"model.decoder.layers.#.encoder_attn_layer_norm.*",
+        "decoder.blocks.#.feed_forward.up.*":    "model.decoder.layers.#.fc1.*",
+        "decoder.blocks.#.feed_forward.down.*":  "model.decoder.layers.#.fc2.*",
+        "decoder.blocks.#.feed_forward_norm.*":  "model.decoder.layers.#.final_layer_norm.*",
+        "head.words.weight":                     "lm_head.weight",
+        "head.bias":                             "final_logits_bias",
+        "head.dense.*":                          "classification_head.dense.*",
+        "head.out.*":                            "classification_head.out_proj.*",
+        "head.span.*":                           "qa_outputs.*",
     },
 )
 # fmt: on
@@ -358,6 +341,33 @@ SPECIALS = {
 }
 
 TEXT = TextFormat(single="<s> $A </s>", pair="<s> $A </s> </s> $B </s>", specials=SPECIALS)
+
+# Liu et al. 2020, table 1, https://arxiv.org/abs/2001.08210; Tang et al. 2020, https://arxiv.org/abs/2008.00401
+LANGUAGES = (
+    *("ar_AR", "cs_CZ", "de_DE", "en_XX", "es_XX", "et_EE", "fi_FI", "fr_XX", "gu_IN", "hi_IN", "it_IT", "ja_XX"),
+    *("kk_KZ", "ko_KR", "lt_LT", "lv_LV", "my_MM", "ne_NP", "nl_XX", "ro_RO", "ru_RU", "si_LK", "tr_TR", "vi_VN"),
+    "zh_CN",
+)
+MORE_LANGUAGES = (
+    *("af_ZA", "az_AZ", "bn_IN", "fa_IR", "he_IL", "hr_HR", "id_ID", "ka_GE", "km_KH", "mk_MK", "ml_IN", "mn_MN"),
+    *("mr_IN", "pl_PL", "ps_AF", "pt_XX", "sv_SE", "sw_KE", "ta_IN", "te_IN", "th_TH", "tl_XX", "uk_UA", "ur_PK"),
+    *("xh_ZA", "gl_ES", "sl_SI"),
+)
+MBART50_TEXT = replace(
+    TEXT,
+    single="{src_lang} $A </s>",
+    pair="{src_lang} $A $B </s>",
+    first_pieces=("<s>", "<pad>", "</s>", "<unk>"),
+    languages=LANGUAGES + MORE_LANGUAGES,
+    language="en_XX",
+)
+MBART_TEXT = replace(
+    MBART50_TEXT,
+    single="$A </s> {src_lang}",
+    pair="$A $B </s> {src_lang}",
+    languages=LANGUAGES,
+    classes={"MBart50Tokenizer": MBART50_TEXT},
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -393,4 +403,4 @@ MBART_TINY = MBartConfig(
     scaled=True,
 )
 
-ALIASES = {"mbart": Alias(prefix="MBart", text=TEXT, tiny=MBART_TINY)}
+ALIASES = {"mbart": Alias(prefix="MBart", text=MBART_TEXT, tiny=MBART_TINY)}

@@ -23,7 +23,7 @@ from triarch.layers.encoder import Block, Decoder, Encoder
 from triarch.layers.feed_forward import ACTIVATIONS
 from triarch.layers.positions import sines_then_cosines
 from triarch.layers.source import Source
-from triarch.weights import Layout
+from triarch.weights import Layout, Stored
 
 NORM_EPS = 1e-5  # config.json does not say it
 
@@ -215,17 +215,17 @@ class Translation(nn.Module):
 
 HEADS = {"MarianModel": Trunk, "MarianMTModel": Translation}
 
+SHARED = ("model.encoder.embed_tokens.weight", "model.decoder.embed_tokens.weight", "lm_head.weight")
+
 # fmt: off
 WEIGHTS = Layout(
     trunk="model.",
     ignored=(
         "model.encoder.embed_positions.weight",  # sinusoids that older files hold
         "model.decoder.embed_positions.weight",
-        "model.encoder.embed_tokens.weight",     # copies of the table that both languages share
-        "model.decoder.embed_tokens.weight",
     ),
     rows={
-        "token.weight":                            "model.shared.weight",
+        "token.weight":                            Stored("model.shared.weight", others=SHARED),
         "source_token.weight":                     "model.encoder.embed_tokens.weight",
         "target_token.weight":                     "model.decoder.embed_tokens.weight",
         "encoder.blocks.#.attention.q.*":          "model.encoder.layers.#.self_attn.q_proj.*",

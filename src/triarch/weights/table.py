@@ -11,6 +11,7 @@ Rows are looked up from our side, by the names the model itself lists, so a digi
 import re
 from collections import defaultdict
 from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
 from functools import cache, cached_property
 
 import torch
@@ -55,6 +56,7 @@ class Layout:
     trunks: dict[str, str] = field(default_factory=dict)  # of the architectures that have another one
     renamed: dict[str, str] = field(default_factory=dict)  # spellings of older files
     ignored: tuple[str, ...] = ()  # buffers and copies that carry no information
+    parts: tuple[str, ...] = ()  # beginnings of the names of what models with some heads do without
 
     def find(self, ours: str) -> Stored:
         """The row of one of our names, with `#` and `*` filled in."""
@@ -73,7 +75,7 @@ class Layout:
 
     def unread(self, theirs: str) -> bool:
         """Whether a model of the family may leave it: it is of a head, or carries no information."""
-        return bool(self._heads.fullmatch(theirs)) or self.ignores(theirs)
+        return bool(self._heads.fullmatch(theirs)) or self.ignores(theirs) or theirs.startswith(self.parts)
 
     def under(self, architecture: str) -> "Layout":
         """The table as the checkpoints of that architecture are written."""
@@ -81,7 +83,7 @@ class Layout:
         rows: dict[str, str | Stored] = {
             ours: replace(row, name=trunk + row.name.removeprefix(self.trunk))
             for ours, row in self._stored.items()
-            if row.name.startswith(self.trunk)
+            if row.name.startswith(self.trunk) and (self.trunk or not ours.startswith("head."))
         }
         return replace(self, trunk=trunk, rows=self.rows | rows)
 
@@ -202,7 +204,12 @@ def load(
         stored = entries[theirs].read()
         for name in readers[theirs]:
             kept = dtype if ours[name].is_floating_point() else stored.dtype
-            _put(owners[id(ours[name])], rows[name].read(stored).to(device, kept))
+            if kept == torch.float16 and any(fnmatchcase(name, pattern) for pattern in model.WIDE):
+                kept = torch.float32
+            value = rows[name].read(stored)
+            if name != readers[theirs][0] and rows[name].of == 1:  # one for both in the file, each its own in the model
+                value = value.clone()
+            _put(owners[id(ours[name])], value.to(device, kept))
 
 
 def _leave_out_optional(model: Network, layout: Layout, entries: dict[str, Entry]) -> None:
