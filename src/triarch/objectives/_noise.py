@@ -24,11 +24,13 @@ def span_counts(size: int, share: float, mean: float) -> tuple[int, int]:
 def spans(size: int, share: float, mean: float, rng: np.random.Generator) -> np.ndarray:
     """(T,) bool: which tokens are hidden; spans of these and of seen ones in turn, of random lengths.
 
-    As in the code of T5's authors a text begins with what is seen and ends with what is hidden.
+    As in the code of T5's authors a text begins with what is seen and ends with what is hidden. Only where there is but
+    one span it lies anywhere: there no text was as short, and here it would always be the end that is hidden.
     """
     hidden, count = span_counts(size, share, mean)
-    if size == 1:
-        return np.ones(1, bool)
+    if count == 1:
+        first = int(rng.integers(size - hidden + 1))
+        return (np.arange(size) >= first) & (np.arange(size) < first + hidden)
     lengths = np.stack([_parts(size - hidden, count, rng), _parts(hidden, count, rng)], 1).ravel()
     return np.repeat(np.arange(len(lengths)) % 2 == 1, lengths)
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from triarch.family import Network
+    from triarch.inputs.text import TextProcessor
 
 
 @dataclass(kw_only=True)
@@ -40,21 +41,21 @@ class TargetWords(NextWords):
         super().__post_init__()
         if not 0 <= self.label_smoothing <= 1:
             raise InvalidInput(f"label_smoothing is {self.label_smoothing}, wanted a share of 0 to 1")
+        self._reads: TextProcessor = self.processor  # whose `target` reads what is written, maybe by other words
         self._most = self.most_tokens(self.max_tokens)
         written = self.processor.target.max_tokens
         self._most_written = self.most_tokens(self.max_target_tokens, "max_target_tokens", written)
         self._start: int | None = None
 
     def attach(self, network: Network) -> None:
-        """Raises InvalidInput where config.json does not say what a target begins with.
-
-        One that begins with its language, mBART's, says so itself: by its last token.
-        """
-        start = network.config.to_hf().get("decoder_start_token_id")
-        if start is None and not self.processor.languages:
+        """Raises InvalidInput where config.json does not say what a target begins with."""
+        start, most = network.config.to_hf().get("decoder_start_token_id"), network.config.target_vocab_size - 1
+        around, _ = self._reads.target.frame([])
+        if around and around[-1] in self.processor.languages.values():
+            start = around[-1]  # a target that ends with its language begins with it, as mBART's
+        if start is None:
             raise InvalidInput("config.json does not say what a target begins with; add decoder_start_token_id")
-        if start is not None and (type(start) is not int or not 0 <= start < network.config.target_vocab_size):
-            most = network.config.target_vocab_size - 1
+        if type(start) is not int or not 0 <= start <= most:
             raise InvalidInput(f"config decoder_start_token_id is {show(repr(start))}, wanted 0 to {most}; mend it")
         self._start = start
 
@@ -81,13 +82,10 @@ class TargetWords(NextWords):
         """What is read beside words (B, T) to guess each of them: what a target begins with, and all but the last."""
         import torch
 
-        padded = words.masked_fill(words == IGNORED, self.processor.target.id("pad_token") or 0)
-        if self._start is not None:
-            first = torch.full_like(words[:, :1], self._start)
-        else:
-            first = words.gather(1, (words != IGNORED).sum(1, keepdim=True) - 1)
-        return torch.cat([first, padded[:, :-1]], 1)
+        assert self._start is not None, "attach() comes before the first batch"
+        padded = words.masked_fill(words == IGNORED, self._reads.target.id("pad_token") or 0)
+        return torch.cat([torch.full_like(words[:, :1], self._start), padded[:, :-1]], 1)
 
     @cached_property
     def _bytes(self) -> np.ndarray:
-        return token_bytes(self.processor.target)
+        return token_bytes(self._reads.target)

@@ -65,7 +65,7 @@ class Infilling(TargetWords):
         if len(whole) > self.room:
             raise LimitExceeded(f"passages of {len(whole):,} tokens where {self.room:,} fit; give fewer at once")
         damaged = self._damaged([passage.ids for passage in passages], rng).tolist()
-        return self.example(self.processor.frame(damaged)[0], self.processor.frame(whole.tolist())[0])
+        return self.example(self.processor.frame(damaged)[0], self._reads.target.frame(whole.tolist())[0])
 
     def _longest(self, tokens: Any) -> Any:
         """How long a text may become: masks between two tokens make it longer, but not for ever."""

@@ -58,8 +58,6 @@ class Seq2Seq(TargetWords):
                 raise InvalidInput(f"there is no measure {show(name)!r}{hint}; wanted {', '.join(MEASURES)}")
         if "ter" in self.measures:
             texts.check_ter()
-        # Of two languages with vocabularies of their own, `target` of this reads the targets; nothing else does
-        self._reads: TextProcessor = self.processor
         if self.src_lang is not None or self.tgt_lang is not None:
             self._reads = self.processor.between(self.src_lang, self.tgt_lang)
         self._before = self.prefix or ""
@@ -96,7 +94,7 @@ class Seq2Seq(TargetWords):
         around, _ = self._reads.target.frame([])
         if around and around[0] in languages:
             options["forced_bos_token_id"] = around[0]
-        elif around and around[-1] in languages:  # and there the target begins with it
+        elif around and around[-1] in languages:
             options["decoder_start_token_id"] = around[-1]
         return self.generated, options
 

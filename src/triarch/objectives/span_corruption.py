@@ -62,7 +62,7 @@ class SpanCorruption(TargetWords):
         if len(ids) > self.room:
             raise LimitExceeded(f"passages of {len(ids):,} tokens where {self.room:,} fit; give fewer at once")
         source, target = parted(ids, spans(len(ids), self.share, self.span, rng), self._sentinels)
-        return self.example(self.processor.frame(source)[0], self.processor.frame(target)[0])
+        return self.example(self.processor.frame(source)[0], self._reads.target.frame(target)[0])
 
     def _longest(self) -> int:
         """The longest text whose source and target fit. Raises InvalidInput where none does, or sentinels run out."""
