@@ -1,4 +1,4 @@
-"""Tiny BART, T5 and Marian with vocabularies, for what an encoder–decoder learns."""
+"""Tiny BART, T5, Marian and mBART with vocabularies, for what an encoder–decoder learns."""
 
 import json
 from pathlib import Path
@@ -17,11 +17,12 @@ SIZES |= {"encoder_attention_heads": 4, "decoder_attention_heads": 4, "dropout":
 SHAPES = {
     "bart": SIZES | {"max_position_embeddings": tiny.MAX_TOKENS},
     "marian": SIZES | {"max_position_embeddings": 2 * tiny.MAX_TOKENS},  # its few pieces are short
+    "mbart": SIZES | {"max_position_embeddings": 2 * tiny.MAX_TOKENS},
     "t5": {"d_model": 32, "d_kv": 8, "num_heads": 4, "d_ff": 48, "num_layers": 2, "dropout_rate": 0.0},
 }
 
 
-def _vocabulary(folder: Path, name: str) -> dict:
+def _vocabulary(folder: Path, name: str, tokenizer_class: str) -> dict:
     """Write the tokenizer's files; returns what config.json says of it."""
     settings = {"model_max_length": tiny.MAX_TOKENS}
     if name == "bart":
@@ -40,6 +41,10 @@ def _vocabulary(folder: Path, name: str) -> dict:
         sizes = {"vocab_size": len(ids), "decoder_vocab_size": len(others), "share_encoder_decoder_embeddings": False}
         named = {"decoder_start_token_id": pad, "forced_eos_token_id": end}
         return sizes | {"eos_token_id": end, "pad_token_id": pad} | named
+    if name == "mbart":
+        (folder / "sentencepiece.bpe.model").write_bytes(pairs.train(pairs.ENGLISH + pairs.FRENCH))
+        (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": tokenizer_class}))
+        return {"vocab_size": 250, "eos_token_id": 2, "pad_token_id": 1, "decoder_start_token_id": 2}
     pipeline = tiny.unigrams()
     ordinary = [piece for piece in pipeline["model"]["vocab"] if not piece[0].startswith("<")]
     specials = ["<pad>", "</s>", "<unk>"]
@@ -62,12 +67,14 @@ def _vocabulary(folder: Path, name: str) -> dict:
     return {"vocab_size": len(vocabulary), "eos_token_id": 1, "pad_token_id": 0, "decoder_start_token_id": 0}
 
 
-def write(folder: Path, name: str, **config: object) -> Path:
-    """A whole folder for `triarch.load`."""
+def write(folder: Path, name: str, tokenizer_class: str = "", **config: object) -> Path:
+    """A whole folder for `triarch.load`; of mBART with the tokenizer of that class."""
     folder.mkdir(parents=True, exist_ok=True)
-    raw = {"model_type": name, "architectures": [HEADS[name]]} | SHAPES[name] | _vocabulary(folder, name) | config
+    head = HEADS.get(name, "MBartForConditionalGeneration")
+    raw = {"model_type": name, "architectures": [head]} | SHAPES[name] | _vocabulary(folder, name, tokenizer_class)
+    raw |= config
     (folder / "config.json").write_text(json.dumps(raw, indent=2), encoding="utf-8")
     kind = family(name)
-    names = table.export(kind.outline(kind.config(raw), HEADS[name]), kind.weights)
+    names = table.export(kind.outline(kind.config(raw), head), kind.weights)
     files.write({key: torch.from_numpy(tiny.values(key, tuple(meta.shape))) for key, meta in names.items()}, folder)
     return folder

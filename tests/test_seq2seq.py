@@ -1,4 +1,4 @@
-"""Learning to write a text from another: the reference's losses, what does not fit, and what a model writes, measured."""
+"""Learning to write a text from another: the reference's losses, what does not fit, what a model writes measured."""
 
 import json
 import math
@@ -20,7 +20,6 @@ from triarch.metrics import texts
 from triarch.models import family
 from triarch.objectives._base import IGNORED
 from triarch.objectives.distillation import Distillation
-from triarch.objectives.infilling import Infilling
 from triarch.objectives.seq2seq import Seq2Seq
 from triarch.training import plan, writing
 from triarch.training.data.examples import Examples
@@ -372,7 +371,24 @@ def test_a_teacher_that_is_the_student_has_nothing_to_teach(bart, folders):
     assert "bleu" in found
 
 
-def test_infilling_of_a_language_ends_with_it(bart):
-    made = Infilling(bart.processor)
-    made.attach(bart)
-    assert made._start == bart.config.start_id
+# Languages
+
+
+@pytest.mark.parametrize("tokenizer", ["MBartTokenizer", "MBart50Tokenizer"])
+def test_targets_say_their_language_as_the_references_do(tokenizer, tmp_path):
+    model = triarch.load(exercises.write(tmp_path, "mbart", tokenizer_class=tokenizer))
+    theirs = transformers.MBartForConditionalGeneration.from_pretrained(tmp_path).eval()
+    made = attached(model, src_lang="en_XX", tgt_lang="fr_XX", max_new_tokens=5, measures=["chrf"])
+    batch = made.batch(examples_of(made))
+    words = batch.targets["words"]
+    french = model.processor.languages["fr_XX"]
+    assert ((words == french).sum(1) == 1).all()
+    assert torch.equal(batch.inputs["decoder_input_ids"], theirs.prepare_decoder_input_ids_from_labels(words))
+    end = model.processor.id("eos_token")
+    said = {"MBartTokenizer": {"decoder_start_token_id": french}, "MBart50Tokenizer": {"forced_bos_token_id": french}}
+    assert made.writes == (64, {"num_beams": 1, "max_new_tokens": 5, **said[tokenizer]})
+    assert made._start == {"MBartTokenizer": french, "MBart50Tokenizer": end}[tokenizer]
+    measured, _ = Learner(model, made).measure(Examples(examples_of(made)), 0)
+    ids = [list(example.ids) for example in examples_of(made)]
+    written = [triarch.generate(model, one, max_new_tokens=5, **said[tokenizer]).text for one in ids]
+    assert measured["chrf"] == texts.chrf([row["target"] for row in PAIRS], written)

@@ -1,4 +1,4 @@
-"""Measures of written texts against sacreBLEU and rouge_score, whose numbers goldens/make_text_metrics.py wrote down."""
+"""Measures of written texts against sacreBLEU and rouge_score: goldens/make_text_metrics.py kept their numbers."""
 
 import json
 import math
