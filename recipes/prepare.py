@@ -110,7 +110,7 @@ def shakespeare(data: Path, output: Path) -> None:
 
 
 def translation(data: Path, output: Path) -> None:
-    """French with its English; by English sentence, so that no part has one of which another holds a translation.
+    """French with its English, split by English sentence; what was held out in French is not learned from either.
 
     The English of the training part goes into a file of its own, for learning what English is like.
     """
@@ -123,6 +123,12 @@ def translation(data: Path, output: Path) -> None:
         parts["test" if number == 0 else "validation" if number == 1 else "train"].append(
             {"source": french, "target": english}
         )
+    held_out: set[str] = set()
+    for name in ("test", "validation", "train"):  # the same French may have been said in several ways
+        rows = [row for row in parts[name] if row["source"] not in held_out]
+        print(f"{name}: {len(rows)} kept, {len(parts[name]) - len(rows)} with French that is held out", file=sys.stderr)
+        held_out |= {row["source"] for row in rows}
+        parts[name] = rows
     for name, rows in parts.items():
         random.Random(0).shuffle(rows)
         write(output / f"{name}.jsonl", rows)

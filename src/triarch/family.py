@@ -109,6 +109,7 @@ class TextFormat:
     split: str = ""  # vocab.json alone: the regular expression that text is cut by, in NFC; empty: GPT-2's, as it is
     by_settings: bool = False  # add_bos_token and the like go before what tokenizer.json and SentencePiece models say
     languages: tuple[str, ...] = ()  # tokens of languages; of a SentencePiece model the ids after its pieces
+    sentinels: int = 0  # SentencePiece alone: so many <extra_id_N> after its pieces, the last one first
     language: str = ""  # the one of texts where tokenizer_config.json has no src_lang
     classes: dict[str, "TextFormat"] = field(default_factory=dict)  # in place of this one, by the tokenizer_class
 

@@ -147,11 +147,27 @@ def _bare(
         if folder.has(name):
             model = sentencepiece.read(folder.read(name, limits.SENTENCEPIECE_BYTES), str(folder.path / name), rows)
             if not _by_settings(config, text_format):
-                return sentencepiece.build(model, text_format)
+                return _with_sentinels(sentencepiece.build(model, text_format), config, text_format, rows, folder)
             prefix = _flag(config, "add_prefix_space", True, folder)
             model = replace(model, charsmap=b"", remove_extra_whitespaces=False, add_dummy_prefix=prefix)
             return sentencepiece.build(model, text_format, after_specials=_flag(config, "legacy", True, folder))
     return None
+
+
+def _with_sentinels(
+    tokenizer: Tokenizer, config: dict[str, Any], text_format: TextFormat, rows: int, folder: Folder
+) -> Tokenizer:
+    """T5 counts its sentinels down, so that the first one is the last row."""
+    count = config.get("extra_ids", text_format.sentinels)
+    if type(count) is not int or not 0 <= count <= rows:
+        raise CorruptFile(f"{folder}/tokenizer_config.json: extra_ids is {show(repr(count))}, wanted a count; mend it")
+    tokenizer.add_special_tokens(sentinels(count))
+    return tokenizer
+
+
+def sentinels(count: int) -> list[AddedToken]:
+    """The tokens that stand for what was taken out of a text, the last one first."""
+    return [AddedToken(f"<extra_id_{i}>", lstrip=True, rstrip=True) for i in reversed(range(count))]
 
 
 def _by_settings(config: dict[str, Any], text_format: TextFormat) -> bool:

@@ -291,6 +291,7 @@ SHARED = ("model.encoder.embed_tokens.weight", "model.decoder.embed_tokens.weigh
 # fmt: off
 WEIGHTS = Layout(
     trunk="model.",
+    zeros=("final_logits_bias",),
     ignored=("model.encoder.version", "model.decoder.version"),  # marks of fairseq's own files
     rows={
         "token.weight":                          Stored("model.shared.weight", others=SHARED),

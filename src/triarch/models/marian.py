@@ -220,6 +220,7 @@ SHARED = ("model.encoder.embed_tokens.weight", "model.decoder.embed_tokens.weigh
 # fmt: off
 WEIGHTS = Layout(
     trunk="model.",
+    zeros=("final_logits_bias",),
     ignored=(
         "model.encoder.embed_positions.weight",  # sinusoids that older files hold
         "model.decoder.embed_positions.weight",

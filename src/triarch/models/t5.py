@@ -7,7 +7,7 @@ L labels.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import torch
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from triarch import config, limits
 from triarch.config import hf
-from triarch.errors import InvalidInput
+from triarch.errors import InvalidInput, Unsupported, show
 from triarch.family import (
     Alias,
     Features,
@@ -36,7 +36,8 @@ from triarch.layers.norms import RMSNorm
 from triarch.layers.source import Source
 from triarch.weights import Layout, Stored
 
-# What feed_forward_proj calls the network of each position, gated or not; the gated "gelu" was always the tanh form
+# What feed_forward_proj calls the network of each position, gated or not; the gated "gelu" was always the tanh form,
+# whatever some files say of it in dense_act_fn
 ACTIVATIONS = {"relu": "relu", "gelu": "gelu", "silu": "silu", "gelu_new": "gelu_new"}
 GATED = {"gated-gelu": "gelu_new", "gated-relu": "relu", "gated-silu": "silu", "gated-gelu_new": "gelu_new"}
 
@@ -76,6 +77,12 @@ class Config(config.Config):
             raise InvalidInput(
                 f"relative_attention_max_distance {self.max_distance} is not over half of the "
                 f"{self.buckets} relative_attention_num_buckets; mend config.json"
+            )
+
+        named, own = self.extra.get("dense_act_fn"), (ACTIVATIONS | GATED)[self.projection]
+        if named not in (None, own) and (named, own) != ("gelu", "gelu_new"):
+            raise Unsupported(
+                f"config dense_act_fn={show(named)} with feed_forward_proj={self.projection} is not implemented"
             )
 
     @property
@@ -465,6 +472,7 @@ TEXT = TextFormat(
     single="$A </s>",
     pair="$A </s> $B </s>",
     specials={"eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<pad>"},
+    sentinels=100,
 )
 
 
@@ -507,4 +515,4 @@ MT5_TINY = MT5Config(
     max_distance=20,
 )
 
-ALIASES = {"mt5": Alias(prefix="MT5", text=TEXT, tiny=MT5_TINY)}
+ALIASES = {"mt5": Alias(prefix="MT5", text=replace(TEXT, sentinels=0), tiny=MT5_TINY)}

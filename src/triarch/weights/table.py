@@ -56,6 +56,7 @@ class Layout:
     trunks: dict[str, str] = field(default_factory=dict)  # of the architectures that have another one
     renamed: dict[str, str] = field(default_factory=dict)  # spellings of older files
     ignored: tuple[str, ...] = ()  # buffers and copies that carry no information
+    zeros: tuple[str, ...] = ()  # what a file may lack where all of it is zero
     parts: tuple[str, ...] = ()  # beginnings of the names of what models with some heads do without
 
     def find(self, ours: str) -> Stored:
@@ -173,7 +174,8 @@ def load(
         return entry is not None and rows[name].shape(entry.shape) == tuple(ours[name].shape)
 
     fresh = [name for name in rows if new_head and name.startswith("head.") and not held(name)]
-    missing = [row.name for name, row in rows.items() if row.name not in entries and name not in fresh]
+    zeros = [name for name, row in rows.items() if row.name in layout.zeros and row.name not in entries]
+    missing = [row.name for name, row in rows.items() if row.name not in entries and name not in (*fresh, *zeros)]
     left = entries.keys() - {row.name for row in rows.values()}
     unexpected = sorted(name for name in left if not layout.unread(name))
     misshaped = []
@@ -196,9 +198,11 @@ def load(
     # Before the stored ones: a module may hold both, and on the meta device those are safe from being initialized
     for module in {id(m): m for name in fresh for m, _ in owners[id(ours[name])]}.values():
         model.initialize(module)
+    for name in zeros:
+        _put(owners[id(ours[name])], torch.zeros_like(ours[name], dtype=dtype, device=device))
     readers = defaultdict(list)  # one stored tensor may hold several of ours
     for name, row in rows.items():
-        if name not in fresh:
+        if name not in (*fresh, *zeros):
             readers[row.name].append(name)
     for theirs in sorted(readers, key=lambda name: entries[name].place):
         stored = entries[theirs].read()
