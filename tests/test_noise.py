@@ -15,7 +15,7 @@ from triarch.errors import InvalidInput, LimitExceeded, Unsupported
 from triarch.objectives._base import Passage
 from triarch.objectives._noise import delete, infill, parted, rotate, span_counts, spans
 from triarch.objectives.infilling import Infilling
-from triarch.objectives.span_corruption import SpanCorruption
+from triarch.objectives.span_corruption import SpanCorruption, sentinels
 
 MASK, S = 4, tiny.SENTENCES
 
@@ -148,6 +148,12 @@ def test_the_only_token_of_a_text_is_hidden(t5):
     example = SpanCorruption(t5).compose(plain(1), list, rng())
     assert (len(example.ids), len(example.target)) == (2, 3)
     assert list(example.target)[1] == 100
+
+
+def test_sentinels_are_found_by_either_name_as_far_as_they_go():
+    assert sentinels({"<extra_id_0>": 9, "<extra_id_1>": 8, "<extra_id_3>": 6}) == [9, 8]
+    assert sentinels({"▁<extra_id_0>": 7, "<extra_id_1>": 8}) == [7]
+    assert sentinels({"a": 0}) == []
 
 
 def test_without_sentinels_there_is_no_span_corruption(bart):

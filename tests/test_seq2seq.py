@@ -256,6 +256,11 @@ def test_rows_that_are_written_from_are_spread_over_all(bart):
     assert "by 4 beams" in writing.said(attached(bart, num_beams=4), 10)
 
 
+def test_the_checkpoint_says_how_much_is_written_where_the_option_does_not(tmp_path):
+    model = triarch.load(exercises.write(tmp_path, "bart", max_length=6))
+    assert len(triarch.generate(model, [5, 6], **attached(model).writes[1]).ids) == 5
+
+
 def test_only_so_many_rows_are_written(bart):
     made = attached(bart, generated=2, max_new_tokens=3, measures=["chrf"])
     found, _ = Learner(bart, made).measure(Examples(examples_of(made)), 0)
@@ -295,15 +300,15 @@ def test_pairs_train_are_measured_and_evaluated(folders, tmp_path):
 
 
 RUNS = {
-    "infilling": ("bart", "bpe", {"infill": 0.3, "rotate": True}),
-    "span-corruption": ("t5", None, {}),
-    "seq2seq": ("marian", None, {"generated": 2, "max_new_tokens": 4}),
+    "infilling": ("bart", {"infill": 0.3, "rotate": True}),
+    "span-corruption": ("t5", {}),
+    "seq2seq": ("marian", {"generated": 2, "max_new_tokens": 4}),
 }
 
 
 @pytest.mark.parametrize("objective", RUNS)
 def test_a_run_that_was_killed_goes_on_to_the_bit(objective, folders, tmp_path, monkeypatch):
-    name, _, options = RUNS[objective]
+    name, options = RUNS[objective]
     if objective == "seq2seq":
         data = held = str(runs.write_jsonl(tmp_path / "pairs.jsonl", PAIRS))
     else:
@@ -346,6 +351,29 @@ def test_from_nothing_targets_begin_as_in_the_family(name, kind, tmp_path):
     assert raw["decoder_start_token_id"] == processor.id(role)
     assert raw["eos_token_id"] == processor.id("eos_token")
     assert raw.get("forced_eos_token_id", processor.id("eos_token")) == processor.id("eos_token")
+
+
+def test_a_t5_from_nothing_learns_from_text(tmp_path):
+    books = runs.write_books(tmp_path / "books")
+    save_vocabulary(train_vocabulary(S, "unigram", 300, family("t5").text), tmp_path / "tokenizer")
+    config = {"hidden_size": 16, "num_layers": 1, "num_heads": 2, "head_size": 8}
+    given = {"family": "t5", "tokenizer": str(tmp_path / "tokenizer"), "config": config, "objective": "span-corruption"}
+    options = {"max_tokens": 40, "max_target_tokens": 30}
+    held = str(books / "0.txt")
+    notes = []
+    found = triarch.train(
+        str(books),
+        output=tmp_path / "out",
+        validation=held,
+        options=options,
+        batch_tokens=200,
+        steps=3,
+        note=notes.append,
+        **given,
+    )
+    measured = triarch.evaluate(tmp_path / "out", held, objective="span-corruption", options=options, **QUIET)
+    assert measured == pytest.approx({name: found[f"validation {name}"] for name in measured}, rel=1e-5)
+    assert not any(note.startswith("writes") for note in notes)
 
 
 def test_running_text_needs_an_objective_for_an_encoder_decoder(folders):

@@ -43,7 +43,7 @@ class Seq2Seq(TargetWords):
     generated: int = 64  # rows from which a measurement has the model write; 0: none
     measures: list[str] = field(default_factory=lambda: ["bleu", "chrf", "rouge"])  # of what it wrote
     num_beams: int = 1  # by which it writes
-    max_new_tokens: int | None = None  # that it writes at most; None: as in generating
+    max_new_tokens: int | None = None  # that it writes at most; None: what the checkpoint says, else 256
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -89,7 +89,9 @@ class Seq2Seq(TargetWords):
 
     @property
     def writes(self) -> tuple[int, dict[str, Any]]:
-        options: dict[str, Any] = {"num_beams": self.num_beams, "max_new_tokens": self.max_new_tokens}
+        options: dict[str, Any] = {"num_beams": self.num_beams}
+        if self.max_new_tokens is not None:
+            options["max_new_tokens"] = self.max_new_tokens
         languages = set(self.processor.languages.values())
         around, _ = self._reads.target.frame([])
         if around and around[0] in languages:

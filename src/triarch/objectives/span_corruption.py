@@ -8,7 +8,7 @@ sentinel stands at the end of a target. There documents followed one upon the ot
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count, takewhile
 from typing import ClassVar
@@ -21,7 +21,7 @@ from triarch.objectives._corruption import joined
 from triarch.objectives._noise import parted, span_counts, spans
 from triarch.objectives._target_words import TargetWords
 
-SENTINEL = "<extra_id_{}>"
+SPELLED = ("<extra_id_{}>", "▁<extra_id_{}>")  # T5's, and mT5's, which are pieces that begin a word
 
 
 @dataclass(kw_only=True)
@@ -37,12 +37,11 @@ class SpanCorruption(TargetWords):
             raise InvalidInput(f"share is {self.share}, wanted more than 0 and less than 1")
         if not self.span >= 1:
             raise InvalidInput(f"span is {self.span}, wanted at least 1")
-        ids = map(self.processor.tokenizer.token_to_id, map(SENTINEL.format, count()))
-        self._sentinels = [id_ for id_ in takewhile(lambda id_: id_ is not None, ids) if id_ is not None]
+        self._sentinels = sentinels(self.processor.tokenizer.get_vocab())
         if not self._sentinels:
             raise Unsupported(
-                f"the vocabulary has no sentinels ({SENTINEL.format(0)}, …), which stand for what is hidden; choose a "
-                "T5 checkpoint, or infilling"
+                f"the vocabulary has no sentinels ({SPELLED[0].format(0)}, …), which stand for what is hidden; choose "
+                "a T5 checkpoint, or infilling"
             )
         self._room = self._longest()
 
@@ -88,3 +87,11 @@ class SpanCorruption(TargetWords):
         hidden, number = span_counts(size, self.share, self.span)
         around = len(self.processor.frame([])[0])
         return size - hidden + number + around, hidden + number + around
+
+
+def sentinels(ids: Mapping[str, int]) -> list[int]:
+    """Those of a vocabulary, the first one first; none where it has none."""
+    for spelled in SPELLED:
+        if found := [ids[token] for token in takewhile(ids.__contains__, map(spelled.format, count()))]:
+            return found
+    return []
