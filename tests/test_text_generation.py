@@ -267,7 +267,7 @@ def test_a_chat_that_ends_with_the_assistant_goes_on_with_its_message(make, chat
 
 
 def test_messages_that_are_no_list_are_refused(make):
-    with pytest.raises(InvalidInput, match="messages are 'a', wanted a list of dicts with role and content"):
+    with pytest.raises(InvalidInput, match="messages are 'a', wanted a list of role and content"):
         make()([{"messages": "a"}], **GREEDY)
 
 
