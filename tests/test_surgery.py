@@ -204,22 +204,9 @@ def test_an_unknown_preset_is_refused_with_those_there_are(model, bart):
         trained(torch.nn.Linear(2, 2), stages=["@paper:3", "all"])
 
 
-def test_from_the_shell(bart, french, tmp_path, capsys, monkeypatch):
-    arguments = [
-        "surgery",
-        "add-source-encoder",
-        str(bart),
-        "--tokenizer",
-        str(french),
-        "--layers",
-        "1",
-        "--heads",
-        "2",
-    ]
-    monkeypatch.setattr("sys.argv", ["triarch", *arguments, "-o", str(tmp_path / "new"), "--json"])
-    with pytest.raises(SystemExit) as ended:
-        main()
-    assert ended.value.code in (0, None)
+def test_from_the_shell(bart, french, tmp_path, capsys):
+    arguments = ["--tokenizer", str(french), "--layers", "1", "--heads", "2", "-o", str(tmp_path / "new"), "--json"]
+    assert main(["surgery", "add-source-encoder", str(bart), *arguments]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["family"] == "bart-source"
     assert triarch.load(tmp_path / "new").config.source_layers == 1
