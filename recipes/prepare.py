@@ -143,15 +143,21 @@ def splitting(data: Path, output: Path) -> None:
     for theirs, ours in (("tune", "train"), ("validation", "validation"), ("test", "test")):
         lines = (data / "wiki_split" / f"{theirs}.tsv").read_text(encoding="utf-8").splitlines()
         pairs = (line.split("\t") for line in lines)
-        write(output / f"{ours}.jsonl", ({"source": one, "target": two.replace(" <::::> ", " ")} for one, two in pairs))
+        rows = [{"source": one, "target": two.replace(" <::::> ", " ")} for one, two in pairs]
+        write(output / f"{ours}.jsonl", rows)
+        if ours == "train":
+            (output / "english.txt").write_text("\n".join(row["source"] for row in rows) + "\n", encoding="utf-8")
 
 
 def tldr(data: Path, output: Path) -> None:
     """Abstracts of papers and what their authors say of them in a sentence."""
     for theirs, ours in (("train", "train"), ("dev", "validation"), ("test", "test")):
         lines = (data / "scitldr" / f"{theirs}.jsonl").read_text(encoding="utf-8").splitlines()
-        rows = (json.loads(line) for line in lines)
-        write(output / f"{ours}.jsonl", ({"source": " ".join(r["source"]), "target": r["target"][0]} for r in rows))
+        found = (json.loads(line) for line in lines)
+        rows = [{"source": " ".join(row["source"]), "target": row["target"][0]} for row in found]
+        write(output / f"{ours}.jsonl", rows)
+        if ours == "train":
+            (output / "english.txt").write_text("\n\n".join(row["source"] for row in rows) + "\n", encoding="utf-8")
 
 
 def write(path: Path, rows: Iterable[dict]) -> None:
