@@ -134,7 +134,7 @@ def translation(data: Path, output: Path) -> None:
         write(output / f"{name}.jsonl", rows)
     write(output / "train-half.jsonl", parts["train"][::2])
     for name, column in (("english", "target"), ("french", "source")):
-        texts = sorted({row[column] for row in parts["train"]})
+        texts = list(dict.fromkeys(row[column] for row in parts["train"]))  # in their random order
         (output / f"{name}.txt").write_text("\n".join(texts) + "\n", encoding="utf-8")
 
 
