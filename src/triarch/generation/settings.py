@@ -341,14 +341,13 @@ def _of_checkpoint(
     raw = _sidecar(model)
     if raw is None:
         raw = model.config.to_hf()
-    raw = {**raw, **of_task}
     for name, harmless in FOREIGN.items():
-        if raw.get(name) not in harmless:
-            raise Unsupported(f"{CONFIG} asks for {name}={show(raw[name])}, which is not implemented; remove it")
+        if (asked := of_task.get(name, raw.get(name))) not in harmless:
+            raise Unsupported(f"{CONFIG} asks for {name}={show(asked)}, which is not implemented; remove it")
     known = kinds(Settings)
-    said = {name: value for name, value in raw.items() if name in READ and value is not None}
     if raw.get("max_length") == 20 and "max_new_tokens" not in raw:  # the reference's own default, written out
-        said.pop("max_length", None)
+        raw = {name: value for name, value in raw.items() if name != "max_length"}
+    said = {name: value for name, value in {**raw, **of_task}.items() if name in READ and value is not None}
     for name, value in said.items():
         if not fits(value, known[name]):
             raise CorruptFile(f"{CONFIG} says {name}={show(repr(value))}; mend it, or pass {name}=")

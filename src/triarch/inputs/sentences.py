@@ -36,16 +36,16 @@ def sentence_ends(text: str) -> list[int]:
 def pieces(text: str, size: Callable[[str], int], room: int) -> list[str]:
     """The text in pieces of like length, each of at most `room` by `size`; joined they are the text again.
 
-    They end where a line or a sentence ends, where there is no such place at a space, and else anywhere.
+    They end where a line or a sentence ends, where there is no such place at a space, and else anywhere: a piece that
+    does not fit has a single character beside white space.
     """
-    if (found := size(text)) <= room or len(text) < 2:
+    first, last = len(text) - len(text.lstrip()), len(text.rstrip())  # white space is no piece by itself
+    if (found := size(text)) <= room or last - first < 2:
         return [text]
     count = -(-found // room)
-    wish = len(text) * (count // 2) // count
+    wish = first + max((last - first) * (count // 2) // count, 1)
     ends = [*(match.end() for match in BREAK.finditer(text)), *sentence_ends(text)]
-    for places in (ends, [match.end() for match in SPACE.finditer(text)], [max(wish, 1)]):
-        inner = [place for place in places if text[:place].strip() and text[place:].strip()]
-        if inner:
-            at = min(inner, key=lambda place: abs(place - wish))
-            return [*pieces(text[:at], size, room), *pieces(text[at:], size, room)]
-    return [text]
+    choices = (ends, [match.end() for match in SPACE.finditer(text)], [wish])
+    inner = next(inner for places in choices if (inner := [place for place in places if first < place < last]))
+    at = min(inner, key=lambda place: abs(place - wish))
+    return [*pieces(text[:at], size, room), *pieces(text[at:], size, room)]

@@ -140,8 +140,13 @@ class TextProcessor:
     def target(self) -> "TextProcessor":
         """What reads and writes the texts that a model writes from others: this one, unless these are in another
         language with a vocabulary, or special tokens, of its own."""
-        says = vocabulary.SOURCE in self._found.template
-        return self.between(self.config.get("tgt_lang")) if says else self  # there its own language stands around it
+        # Where texts say their language, its own one stands around it
+        return self.between(self.config.get("tgt_lang")) if self.says_language else self
+
+    @property
+    def says_language(self) -> bool:
+        """Whether a token beside each text says which language it is in, as mBART's does."""
+        return vocabulary.SOURCE in self._found.template
 
     def write_with(self, target: "TextProcessor") -> None:
         """Read and write what a model writes with another tokenizer, which is saved in a folder of its own."""
@@ -158,7 +163,7 @@ class TextProcessor:
 
         Raises InvalidInput for a language that it does not have, and for one of a source that no source says.
         """
-        found, says = self._found, vocabulary.SOURCE in self._found.template
+        found, says = self._found, self.says_language
         for name in (src_lang, tgt_lang):
             if name is not None:
                 vocabulary.language(name, found.languages, found.source)

@@ -36,7 +36,7 @@ def words(task: Writing, document: Document, found: Sequence[Generated], options
     for piece, one in zip(document.pieces, found, strict=True):
         attention, source, target = _looked(task, piece, one, options, layer=-2)
         theirs = [match.span() for match in WORD.finditer(piece.text)]
-        text = one.text
+        text = task.written(one, options)
         for match in WORD.finditer(text):
             shares = _shares(attention, source, target, match.span(), theirs)
             if not len(shares):
@@ -61,7 +61,8 @@ def supports(task: Writing, document: Document, found: Sequence[Generated], opti
     for piece, one in zip(document.pieces, found, strict=True):
         attention, source, target = _looked(task, piece, one, options, layer=None)
         theirs = _sentences(piece.text)
-        for start, end in _sentences(one.text):
+        text = task.written(one, options)
+        for start, end in _sentences(text):
             shares = _shares(attention, source, target, (start, end), theirs)
             named = [
                 {
@@ -72,7 +73,7 @@ def supports(task: Writing, document: Document, found: Sequence[Generated], opti
                 }
                 for place in (-shares).argsort(kind="stable")[:SUPPORT]
             ]
-            made.append({"sentence": one.text[start:end], "sources": named})
+            made.append({"sentence": text[start:end], "sources": named})
     return made
 
 
@@ -81,26 +82,25 @@ def _looked(
 ) -> tuple[np.ndarray, list[Span], list[Span]]:
     """Attention (T, S) of the mean head, and where the tokens of both sides stand in their texts.
 
-    What predicts a token is the attention of the one before it.
+    What predicts a token is the attention of the one before it, so the first one of all has none.
     """
     import torch
 
-    from triarch.generation.call import beginning
-
-    begin = beginning(task.model, options)
+    ids = [*task.begin(options), *one.ids]
     device = next(task.model.parameters()).device
     with torch.inference_mode():
         layers = task.model.alignment(
-            torch.tensor([piece.ids], device=device), None, torch.tensor([[*begin, *one.ids][:-1]], device=device)
+            torch.tensor([piece.ids], device=device), None, torch.tensor([ids[:-1]], device=device)
         )
     picked = layers if layer is None else layers[layer:][:1] or layers[-1:]
     heads = torch.stack([maps[0].float().mean(0) for maps in picked]).mean(0)  # (T, S)
-    encoding = task.processor.encode(options.prefix + piece.text)
+    encoding = task.reader(options).encode(options.prefix + piece.text)
     source = [(start - len(options.prefix), end - len(options.prefix)) for start, end in encoding.offsets]
+    target = task.processor.target
     spelled = [
-        len(task.processor.target.decode(one.ids[:size], skip_special_tokens=True)) for size in range(len(one.ids) + 1)
+        len(target.decode(ids[:size], options.skip_special_tokens, clean_up=False)) for size in range(1, len(ids) + 1)
     ]
-    return heads[len(begin) - 1 :].cpu().numpy(), source, list(pairwise(spelled))
+    return heads.cpu().numpy(), source, list(pairwise(spelled))
 
 
 def _shares(

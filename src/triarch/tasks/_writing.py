@@ -19,6 +19,7 @@ from triarch.tasks._generating import Generating
 
 if TYPE_CHECKING:
     from triarch.generation.rows import Generated
+    from triarch.inputs.text import TextProcessor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +29,7 @@ class Options(_generating.Options):
     truncation: bool | Literal["only_first", "longest_first"] = False  # the reference's long="truncate"
     max_source_tokens: int | None = None  # of one piece, with its prefix and special ones; None: what the model takes
     num_beams: int = 4  # sequences that grow side by side
-    include_stop: bool = False  # stop texts are part of the answer
+    clean_up_tokenization_spaces: bool = False  # none left before punctuation
 
     @property
     def strategy(self) -> str:
@@ -65,7 +66,7 @@ class Writing(Generating):
         asked = self.asked(given)
         said = self.said(asked)
         made = make(self.model, asked, self.OPTIONS, said=said)
-        return made if made.prefix is not None else replace(made, prefix=self._prefix(said))
+        return made if made.prefix is not None else replace(made, prefix=self.prefix(asked, said))
 
     def said(self, asked: dict[str, Any]) -> dict[str, Any]:
         """What the checkpoint says of this task. Raises CorruptFile where that is no table."""
@@ -78,7 +79,8 @@ class Writing(Generating):
     def params(self, asked: dict[str, Any]) -> str:
         return self.PARAMS
 
-    def _prefix(self, said: dict[str, Any]) -> str:
+    def prefix(self, asked: dict[str, Any], said: dict[str, Any]) -> str | None:
+        """What the checkpoint puts before its inputs. Raises CorruptFile where that is no text."""
         prefix = said.get("prefix", self.model.config.extra.get("prefix")) or ""
         if not isinstance(prefix, str):
             raise CorruptFile(f"config.json has the prefix {show(repr(prefix))}, wanted text; mend it")
@@ -101,7 +103,7 @@ class Writing(Generating):
             raise LimitExceeded(
                 f"the text makes {len(document.pieces):,} pieces, over {limits.WINDOWS:,}; split it into several texts"
             )
-        tokens = len(self.processor.encode(row, special_tokens=False)) if options.coverage else 0
+        tokens = len(self.reader(options).encode(row, special_tokens=False)) if options.coverage else 0
         return Job([], tokens=tokens, dropped=dropped, parts=len(document.pieces), notes=document)
 
     def prompts(self, job: Job) -> list[list[int]]:
@@ -124,11 +126,36 @@ class Writing(Generating):
                 prompt_logprobs=_joined([one.prompt_logprobs for one in found]),
                 score=None,
             )
-        return self.record(self.NAME, [], self.joined(document, found, options), whole, options)
+        return self.record(self.NAME, self.begin(options), self.joined(document, found, options), whole, options)
 
     def joined(self, document: Document, found: list[Generated], options: Any) -> str:
         """The text that those of the pieces make."""
+        if len(found) == 1:
+            return self.text(found[0], options)
         return " ".join(text for one in found if (text := self.text(one, options).strip()))
+
+    def text(self, found: Generated, options: Any) -> str:
+        from triarch.inputs.text import cleaned
+
+        written = self.written(found, options)
+        return cleaned(written) if options.clean_up_tokenization_spaces else written
+
+    def written(self, found: Generated, options: Any) -> str:
+        """A target to the letter, with what it had to begin with."""
+        target, begin = self.processor.target, self.begin(options)
+        if options.stop:  # which may have cut the text
+            return target.decode(begin, options.skip_special_tokens, clean_up=False) + found.text
+        return target.decode([*begin, *found.ids], options.skip_special_tokens, clean_up=False)
+
+    def begin(self, options: Any) -> list[int]:
+        """The ids that every target begins with."""
+        from triarch.generation.call import beginning
+
+        return beginning(self.model, options)
+
+    def reader(self, options: Any) -> TextProcessor:
+        """What reads the input."""
+        return self.processor
 
     def split(self, text: str, size: Any, room: int, options: Any) -> list[str]:
         """The text in pieces that fit; joined they are the text again."""
@@ -136,7 +163,7 @@ class Writing(Generating):
 
     def encoded(self, text: str, options: Any) -> list[int]:
         """The ids that the model reads of a piece."""
-        ids: list[int] = self.processor.encode(options.prefix + text).ids
+        ids: list[int] = self.reader(options).encode(options.prefix + text).ids
         return ids
 
     def most(self, options: Any) -> int:
@@ -171,6 +198,11 @@ class Writing(Generating):
             else:
                 lead = part[: len(part) - len(part.lstrip())]
                 ids = self.encoded(stripped, options)
+                if len(ids) > most:
+                    raise LimitExceeded(
+                        f"{show(stripped)!r} alone has {len(ids):,} tokens with what stands around it, {most:,} fit; "
+                        "raise max_source_tokens, or shorten the prefix"
+                    )
                 pieces.append(Piece(before + lead, stripped, ids, place + len(lead)))
                 before = part[len(lead) + len(stripped) :]
             place += len(part)
@@ -180,7 +212,7 @@ class Writing(Generating):
         return Document(pieces, before), 0
 
     def _cut(self, text: str, most: int, options: Any) -> tuple[list[int], int]:
-        window, dropped = self.processor.cut(options.prefix + text, max_tokens=most)
+        window, dropped = self.reader(options).cut(options.prefix + text, max_tokens=most)
         return list(window.ids), dropped
 
 

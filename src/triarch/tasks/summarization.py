@@ -4,7 +4,7 @@
     triarch run summarization report.txt --input-format whole --sources --json -m facebook/bart-large-cnn
 
 A text longer than the model is read in pieces of whole sentences, whose summaries are joined; with combine="again" what
-they make is summarized once more, until it fits the model whole.
+they make is summarized once more, until it fits the model whole or gets no shorter.
 """
 
 from __future__ import annotations
@@ -19,6 +19,9 @@ from triarch.tasks._writing import Document, Writing
 
 if TYPE_CHECKING:
     from triarch.generation.rows import Generated
+
+
+SHORTER = 0.9  # of the text: what summaries of its pieces have to come below to be summarized again
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +51,7 @@ class Summarization(Writing):
     def _again(self, document: Document, found: list[Generated], options: Options) -> dict[str, Any]:
         """What comes of the summaries of the pieces, which are shorter than these, or are left as they are."""
         text = self.joined(document, found, options)
-        if len(text) >= sum(len(piece.text) for piece in document.pieces):
+        if not text or len(text) > SHORTER * sum(len(piece.text) for piece in document.pieces):
             return super()._record(document, found, options)
         answer: dict[str, Any] = next(self.run([text], options))
         return answer["result"][0] if options.coverage else answer[0]  # type: ignore[index]
