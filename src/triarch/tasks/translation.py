@@ -32,7 +32,7 @@ class Options(_writing.Options):
     src_lang: str | None = None  # the language of the text, by the checkpoint's own codes
     tgt_lang: str | None = None  # the language to write
     split: Literal["auto", "lines", "sentences"] = "auto"  # sentence by sentence: long lines alone, no line, or all
-    alignment: bool = False  # answers say which words of the text each of their own words looks at most
+    alignment: bool | Literal["all"] = False  # answers say which word of the text each of theirs looks at most, or all
 
 
 class Translation(Writing):
@@ -54,7 +54,11 @@ class Translation(Writing):
             self._read_by(source, target)
             return name
         self._check_own(source, target)
-        alike = [pair for pair in known if all(one in (None, of) for one, of in zip((source, target), known[pair]))]
+        alike = [
+            pair
+            for pair in known
+            if all(one in (None, of) for one, of in zip((source, target), known[pair], strict=True))
+        ]
         if len(alike) == 1:
             return alike[0]
         if known and asked.get("prefix") is None:
