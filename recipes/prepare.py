@@ -23,6 +23,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 SQUAD = {"Immune_system": "validation", "Normans": "test", "Steam_engine": "test"}  # by article; the others train
+PARALLEL = 20_000  # pairs of sentences
 HELD_OUT_BOOKS = (
     "Jane_Austen_Persuasion",
     "H_G_Wells_The_Time_Machine",
@@ -132,7 +133,8 @@ def translation(data: Path, output: Path) -> None:
     for name, rows in parts.items():
         random.Random(0).shuffle(rows)
         write(output / f"{name}.jsonl", rows)
-    write(output / "train-half.jsonl", parts["train"][::2])
+    write(output / "parallel.jsonl", parts["train"][:PARALLEL])  # as of a language of which there is little
+    write(output / "parallel-half.jsonl", parts["train"][: PARALLEL // 2])
     for name, column in (("english", "target"), ("french", "source")):
         texts = list(dict.fromkeys(row[column] for row in parts["train"]))  # in their random order
         (output / f"{name}.txt").write_text("\n".join(texts) + "\n", encoding="utf-8")
