@@ -115,7 +115,7 @@ class _Job:
         writer = None if model.processor is None else model.processor.target
         if settings.stop and writer is None:
             raise InvalidInput("stop texts need a tokenizer, which the checkpoint does not have; use eos_token_id")
-        self.form = form_of(settings, writer, self.ends)
+        self.form = form_of(settings, writer, self.ends, begins=self.sources is not None and len(self.prompts[0]) == 1)
         self.stops = Stops(self.ends, settings, writer, self.prompts, self.form)
         self.prompt_logprobs: list[list[float]] | None = None
         self.filters = self._filters()

@@ -358,6 +358,8 @@ def _of_checkpoint(
     if "max_new_tokens" in wanted or "max_length" in wanted:
         said.pop("max_new_tokens", None)
         said.pop("max_length", None)
+    if any(wanted.get(name) is not None for name in FORMS):  # which ends where it is complete
+        said.pop("forced_eos_token_id", None)
     if not wanted.get("do_sample", said.get("do_sample", drawn)) and "penalty_alpha" not in said:
         said.pop("top_k", None)
     if "num_beams" in wanted or "penalty_alpha" in wanted or wanted.get("do_sample"):
