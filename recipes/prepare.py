@@ -110,7 +110,7 @@ def shakespeare(data: Path, output: Path) -> None:
 
 
 def translation(data: Path, output: Path) -> None:
-    """French with its English; by English sentence, so that no part has one of which another holds a translation.
+    """French with its English, split by English sentence; what was held out in French is not learned from either.
 
     The English of the training part goes into a file of its own, for learning what English is like.
     """
@@ -123,12 +123,18 @@ def translation(data: Path, output: Path) -> None:
         parts["test" if number == 0 else "validation" if number == 1 else "train"].append(
             {"source": french, "target": english}
         )
+    held_out: set[str] = set()
+    for name in ("test", "validation", "train"):  # the same French may have been said in several ways
+        rows = [row for row in parts[name] if row["source"] not in held_out]
+        print(f"{name}: {len(rows)} kept, {len(parts[name]) - len(rows)} with French that is held out", file=sys.stderr)
+        held_out |= {row["source"] for row in rows}
+        parts[name] = rows
     for name, rows in parts.items():
         random.Random(0).shuffle(rows)
         write(output / f"{name}.jsonl", rows)
     write(output / "train-half.jsonl", parts["train"][::2])
     for name, column in (("english", "target"), ("french", "source")):
-        texts = sorted({row[column] for row in parts["train"]})
+        texts = list(dict.fromkeys(row[column] for row in parts["train"]))  # in their random order
         (output / f"{name}.txt").write_text("\n".join(texts) + "\n", encoding="utf-8")
 
 
@@ -137,15 +143,21 @@ def splitting(data: Path, output: Path) -> None:
     for theirs, ours in (("tune", "train"), ("validation", "validation"), ("test", "test")):
         lines = (data / "wiki_split" / f"{theirs}.tsv").read_text(encoding="utf-8").splitlines()
         pairs = (line.split("\t") for line in lines)
-        write(output / f"{ours}.jsonl", ({"source": one, "target": two.replace(" <::::> ", " ")} for one, two in pairs))
+        rows = [{"source": one, "target": two.replace(" <::::> ", " ")} for one, two in pairs]
+        write(output / f"{ours}.jsonl", rows)
+        if ours == "train":
+            (output / "english.txt").write_text("\n".join(row["source"] for row in rows) + "\n", encoding="utf-8")
 
 
 def tldr(data: Path, output: Path) -> None:
     """Abstracts of papers and what their authors say of them in a sentence."""
     for theirs, ours in (("train", "train"), ("dev", "validation"), ("test", "test")):
         lines = (data / "scitldr" / f"{theirs}.jsonl").read_text(encoding="utf-8").splitlines()
-        rows = (json.loads(line) for line in lines)
-        write(output / f"{ours}.jsonl", ({"source": " ".join(r["source"]), "target": r["target"][0]} for r in rows))
+        found = (json.loads(line) for line in lines)
+        rows = [{"source": " ".join(row["source"]), "target": row["target"][0]} for row in found]
+        write(output / f"{ours}.jsonl", rows)
+        if ours == "train":
+            (output / "english.txt").write_text("\n\n".join(row["source"] for row in rows) + "\n", encoding="utf-8")
 
 
 def write(path: Path, rows: Iterable[dict]) -> None:

@@ -20,6 +20,7 @@ ROOMS = [
     "inputs",
     "heads",
     "checkpoint",
+    "surgery",
     "starters",
     "metrics",
     "objectives",

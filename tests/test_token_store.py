@@ -32,6 +32,9 @@ class Whole:
     def __init__(self, processor, room=20, pair=False):
         self.processor, self.room, self.PAIR = processor, room, pair
 
+    def sizes(self, tokens):
+        return tokens + self.processor.tokenizer.num_special_tokens_to_add(self.PAIR)
+
     def compose(self, passages, other, rng):
         return passages, other() if self.PAIR else None
 

@@ -159,7 +159,7 @@ def test_a_character_that_does_not_fit_is_refused(model):
 
 
 def test_more_source_tokens_than_the_model_takes_are_refused(model):
-    with pytest.raises(InvalidInput, match="max_source_tokens is 65, the model takes 64 tokens; ask for less"):
+    with pytest.raises(InvalidInput, match="max_source_tokens is 65, the model takes 1 to 64; ask for as many"):
         task("summarization", model)(ADA, max_source_tokens=65)
 
 

@@ -107,6 +107,7 @@ class TextFormat:
     first_pieces: tuple[str, ...] = ()  # SentencePiece alone: the ids from 0 on, in place of the model's own specials
     trimmed: bool = True  # vocab.json alone: offsets leave out the space before a word
     split: str = ""  # vocab.json alone: the regular expression that text is cut by, in NFC; empty: GPT-2's, as it is
+    apart: bool = False  # what is written has a tokenizer of its own, in the folder target_tokenizer
     by_settings: bool = False  # add_bos_token and the like go before what tokenizer.json and SentencePiece models say
     languages: tuple[str, ...] = ()  # tokens of languages; of a SentencePiece model the ids after its pieces
     sentinels: int = 0  # SentencePiece alone: so many <extra_id_N> after its pieces, the last one first
@@ -121,12 +122,16 @@ class Alias:
     prefix: str  # its class names begin with this where the family's own begin with the family's
     text: TextFormat
     tiny: Config | None = None  # of a Config class of its own, where the same file means something else or has defaults
+    heads: tuple[type[nn.Module], ...] | None = None  # which of the family's it has; None: all
+    known: bool = True  # the reference library has it too
 
 
 class Network(nn.Module):
     """What every family's `Model` derives from: a trunk, `features()`, and a head that turns features into scores."""
 
     WIDE: ClassVar[tuple[str, ...]] = ()  # patterns of what stays in float32 in a model of float16, which has no range
+
+    PRESETS: ClassVar[dict[str, tuple[str, ...]]] = {}  # patterns of parameters that are trained together, by a name
 
     config: Any  # the family's Config
     head: nn.Module

@@ -29,6 +29,7 @@ DESCRIPTIONS = [
     "chat_template.jinja",
     "chat_template.json",
     "additional_chat_templates/*.jinja",
+    "target_tokenizer/*.json",
     "vocab.txt",
     "vocab.json",
     "merges.txt",

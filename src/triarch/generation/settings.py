@@ -133,6 +133,10 @@ class Settings:
         for token, bias in self.logit_bias.items():
             if type(token) is not int or not fits(bias, float):
                 raise InvalidInput(f"logit_bias gives {show(repr(token))} {show(repr(bias))}, wanted a number to an id")
+        if self.eos_token_id in ([], ()):
+            raise InvalidInput("eos_token_id is an empty list; pass ignore_eos for a text that nothing but length ends")
+        if self.negative_prompt in ("", [], ()):
+            raise InvalidInput("negative_prompt is empty; leave it out to lean from the prompt's last token")
         if not all(self.bad_words_ids):
             raise InvalidInput("bad_words_ids holds an empty list; leave it out")
         if len(self.stop) > limits.STOPS or any(len(text) > limits.STOP_CHARACTERS for text in self.stop):
@@ -306,7 +310,7 @@ def _check_effect(made: Settings, wanted: Mapping[str, Any]) -> None:
     drawn = () if made.penalty_alpha is None else ("top_k",)
     idle = [name for name in changed(SAMPLING) if name not in drawn and name != "temperature"]
     if idle and not made.do_sample:
-        raise InvalidInput(f"{' and '.join(idle)} only matter when drawing; pass do_sample=True, or leave them out")
+        raise InvalidInput(f"{_matters(idle)} when drawing; pass do_sample=True, or leave it out")
     if made.do_sample and made.temperature == 0 and (idle := [*idle, *changed(("seed",))]):
         raise InvalidInput(f"temperature 0 takes the likeliest token, beside which {' and '.join(idle)} do nothing")
     if wanted.get("temperature") and not made.do_sample and wanted["temperature"] != 1:
@@ -318,7 +322,11 @@ def _check_effect(made: Settings, wanted: Mapping[str, Any]) -> None:
     if wanted.get("include_stop") and not made.stop:
         raise InvalidInput("include_stop only matters with stop; give both, or neither")
     if made.num_beams == 1 and (alone := changed(BEAMS)):
-        raise InvalidInput(f"{' and '.join(alone)} only matter with num_beams above 1; add it, or leave them out")
+        raise InvalidInput(f"{_matters(alone)} with num_beams above 1; give both, or neither")
+
+
+def _matters(names: list[str]) -> str:
+    return f"{' and '.join(names)} only {'matters' if len(names) == 1 else 'matter'}"
 
 
 def _of_checkpoint(

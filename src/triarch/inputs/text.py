@@ -10,6 +10,7 @@ import json
 import math
 import operator
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Unpack
@@ -19,7 +20,7 @@ from tokenizers import Encoding, Tokenizer, normalizers, pre_tokenizers, process
 from torch import Tensor
 
 from triarch import limits
-from triarch.errors import CorruptFile, InvalidInput, LimitExceeded, Unsupported, show
+from triarch.errors import CorruptFile, InvalidInput, LimitExceeded, NotFound, Unsupported, show
 from triarch.family import TextFormat
 from triarch.files import Folder, replacing, write_text
 from triarch.inputs import vocabulary
@@ -29,6 +30,7 @@ from triarch.inputs.spelling import Guard, respelled, special_tokens
 Text = str | Sequence[str]
 Sizes = tuple[int, int]  # tokens of the first text and of its pair
 
+APART = "target_tokenizer"  # the folder of a tokenizer of what is written, where it is not that of what is read
 SPACED = (" .", " ?", " !", " ,", " ' ", " n't", " 'm", " 's", " 've", " 're")
 
 
@@ -55,8 +57,14 @@ def load_text(
     templates = read_templates(folder, found.config)
     made = TextProcessor(found, vocab_size, int(min(max_tokens, longest)), text_format.segments, templates)
     rows = vocab_size if target_vocab_size is None else target_vocab_size
-    if (other := vocabulary.load(folder, text_format, rows, target=True)) is not None:
-        most = max_tokens if max_target_tokens is None else max_target_tokens
+    most = max_tokens if max_target_tokens is None else max_target_tokens
+    if text_format.apart:
+        beside = Folder(folder.path / APART)
+        found_beside = load_text(beside, replace(text_format, apart=False), vocab_size=rows, max_tokens=most)
+        if found_beside is None:
+            raise NotFound(f"{folder} has no {APART}, the tokenizer of what is written; download it whole")
+        made.write_with(found_beside)
+    elif (other := vocabulary.load(folder, text_format, rows, target=True)) is not None:
         made.target = TextProcessor(other, rows, int(min(most, longest)), text_format.segments, templates)
     return made
 
@@ -108,6 +116,7 @@ class TextProcessor:
         self.max_tokens = max_tokens
         self.segments = segments
         self._found = found
+        self._apart = False  # the target's tokenizer is in a folder of its own
         # Windows get their special tokens once they are cut, so the two steps are kept apart.
         self._framing = found.tokenizer.post_processor or processors.TemplateProcessing("$A", "$A $B:1", [])
         self._written = found.tokenizer
@@ -138,6 +147,10 @@ class TextProcessor:
     def says_language(self) -> bool:
         """Whether a token beside each text says which language it is in, as mBART's does."""
         return vocabulary.SOURCE in self._found.template
+
+    def write_with(self, target: "TextProcessor") -> None:
+        """Read and write what a model writes with another tokenizer, which is saved in a folder of its own."""
+        self.target, self._apart = target, True
 
     @property
     def languages(self) -> dict[str, int]:
@@ -406,6 +419,8 @@ class TextProcessor:
         if not files:
             write_text(folder / "tokenizer.json", self.tokenizer.to_str(pretty=True) + "\n")
         remove_template_files(folder)
+        if self._apart:
+            self.target.save(folder / APART)
 
     def _added_tokens(self) -> dict[str, dict[str, Any]]:
         """As tokenizer_config.json lists them."""

@@ -28,7 +28,12 @@ class Source:
         self._made: dict[int, KeysValues] = {}
 
     def keys_values(self, layer: int, make: Callable[[Tensor], KeysValues]) -> KeysValues:
-        """(U, H, S, E) each, which `make` makes of the states the first time that a layer asks."""
+        """(U, H, S, E) each, which `make` makes of the states the first time that a layer asks.
+
+        In learning nothing is kept: a layer asks once, and again where its activations are computed a second time.
+        """
+        if torch.is_grad_enabled():
+            return make(self.states)
         if layer not in self._made:
             self._made[layer] = make(self.states)
         return self._made[layer]

@@ -101,13 +101,42 @@ class Embeddings(nn.Module):
         return self.dropout(self.norm(x + self.position(places + BEFORE)))
 
 
+class SourceEncoder(nn.Module):
+    """Reads another language; what it makes of a token takes the place of the token's vector. Section 3.4"""
+
+    def __init__(self, c: "SourceConfig"):
+        super().__init__()
+        self.token = nn.Embedding(c.vocab_size, c.hidden_size)
+        self.position = nn.Embedding(c.source_positions, c.hidden_size)
+        self.norm = nn.LayerNorm(c.hidden_size, NORM_EPS)
+        self.dropout = Dropout(c.dropout)
+        self.encoder = Encoder(_block(c, c.source_heads, c.source_intermediate_size) for _ in range(c.source_layers))
+
+    def forward(self, ids: Tensor, places: Tensor, mask: Tensor | None) -> Tensor:
+        """(B, S) -> (B, S, D). Raises LimitExceeded for a place that has no position."""
+        if places.numel():
+            check_length(int(places.max()) + 1, self.position.num_embeddings)
+        x = look_up(self.token, ids, "token id") + self.position(places)
+        return self.encoder(self.dropout(self.norm(x)), mask)
+
+
 class Model(Network):
     """The encoder, the decoder, and on top of it whichever head was asked for."""
+
+    PRESETS = {  # what the first of two trainings for a new source language changes
+        "source": ("source_encoder",),
+        "course": ("source_encoder", "source.position", "target.position", "token"),
+        "paper": (
+            *("source_encoder", "source.position", "target.position"),
+            *(f"encoder.blocks.0.attention.{part}" for part in "qkv"),
+        ),
+    }
 
     def __init__(self, c: Config, head: type[nn.Module]):
         super().__init__()
         self.config = c
-        self.token = nn.Embedding(c.vocab_size, c.hidden_size)
+        self.token = nn.Embedding(c.target_vocab_size, c.hidden_size)
+        self.source_encoder = SourceEncoder(c) if isinstance(c, SourceConfig) else None
         self.source = Embeddings(c)
         self.encoder = Encoder(_block(c, c.num_heads, c.intermediate_size) for _ in range(c.num_layers))
         self.encoder_norm = _last_norm(c)
@@ -122,7 +151,11 @@ class Model(Network):
         """(B, S) -> what is written from. Raises LimitExceeded for more tokens than there are positions."""
         places = positions_of(input_ids.shape[1], None, None, input_ids.device)
         mask = None if attention_mask is None else padding_mask(attention_mask)
-        x = self.encoder(self.source(self._tokens(input_ids), places), mask)
+        if self.source_encoder is None:
+            vectors = self._tokens(input_ids)
+        else:
+            vectors = self.source_encoder(input_ids, places, mask)
+        x = self.encoder(self.source(vectors, places), mask)
         return Source(self.encoder_norm(x), attention_mask)
 
     def decode(
@@ -147,7 +180,12 @@ class Model(Network):
         decoder_input_ids: Tensor | None = None,
         decoder_attention_mask: Tensor | None = None,
     ) -> Tensor:
-        """Sources (B, S) and targets (B, T) -> (B, T, D); without a target, the source is read by the decoder too."""
+        """Sources (B, S) and targets (B, T) -> (B, T, D); without a target, the source is read by the decoder too.
+
+        Raises InvalidInput where there is no target, and sources are in another language.
+        """
+        if decoder_input_ids is None and self.source_encoder is not None:
+            raise InvalidInput("there is no target; give decoder_input_ids, from decoder_start_token_id on")
         if decoder_input_ids is None:
             decoder_input_ids = self.shifted(input_ids)
         return self.decode(decoder_input_ids, self.encode(input_ids, attention_mask), decoder_attention_mask)
@@ -248,10 +286,10 @@ class ConditionalGeneration(nn.Module):
 
     def __init__(self, c: Config, token: nn.Embedding):
         super().__init__()
-        self.words = nn.Linear(c.hidden_size, c.vocab_size, bias=False)
+        self.words = nn.Linear(c.hidden_size, c.target_vocab_size, bias=False)
         if c.tied:
             self.words.weight = token.weight
-        self.register_buffer("bias", self.words.weight.new_zeros(1, c.vocab_size))  # stored, and not learned
+        self.register_buffer("bias", self.words.weight.new_zeros(1, c.target_vocab_size))  # stored, and not learned
 
     def forward(self, x: Tensor) -> TargetWordScores:
         return TargetWordScores(self.words(x) + self.bias.squeeze(0))  # (B, T, V) or (N, V)
@@ -294,39 +332,50 @@ WEIGHTS = Layout(
     zeros=("final_logits_bias",),
     ignored=("model.encoder.version", "model.decoder.version"),  # marks of fairseq's own files
     rows={
-        "token.weight":                          Stored("model.shared.weight", others=SHARED),
-        "source.position.weight":                "model.encoder.embed_positions.weight",
-        "source.norm.*":                         "model.encoder.layernorm_embedding.*",
-        "encoder_norm.*":                        "model.encoder.layer_norm.*",
-        "encoder.blocks.#.attention.q.*":        "model.encoder.layers.#.self_attn.q_proj.*",
-        "encoder.blocks.#.attention.k.*":        "model.encoder.layers.#.self_attn.k_proj.*",
-        "encoder.blocks.#.attention.v.*":        "model.encoder.layers.#.self_attn.v_proj.*",
-        "encoder.blocks.#.attention.out.*":      "model.encoder.layers.#.self_attn.out_proj.*",
-        "encoder.blocks.#.attention_norm.*":     "model.encoder.layers.#.self_attn_layer_norm.*",
-        "encoder.blocks.#.feed_forward.up.*":    "model.encoder.layers.#.fc1.*",
-        "encoder.blocks.#.feed_forward.down.*":  "model.encoder.layers.#.fc2.*",
-        "encoder.blocks.#.feed_forward_norm.*":  "model.encoder.layers.#.final_layer_norm.*",
-        "target.position.weight":                "model.decoder.embed_positions.weight",
-        "target.norm.*":                         "model.decoder.layernorm_embedding.*",
-        "decoder_norm.*":                        "model.decoder.layer_norm.*",
-        "decoder.blocks.#.attention.q.*":        "model.decoder.layers.#.self_attn.q_proj.*",
-        "decoder.blocks.#.attention.k.*":        "model.decoder.layers.#.self_attn.k_proj.*",
-        "decoder.blocks.#.attention.v.*":        "model.decoder.layers.#.self_attn.v_proj.*",
-        "decoder.blocks.#.attention.out.*":      "model.decoder.layers.#.self_attn.out_proj.*",
-        "decoder.blocks.#.attention_norm.*":     "model.decoder.layers.#.self_attn_layer_norm.*",
-        "decoder.blocks.#.cross_attention.q.*":  "model.decoder.layers.#.encoder_attn.q_proj.*",
-        "decoder.blocks.#.cross_attention.k.*":  "model.decoder.layers.#.encoder_attn.k_proj.*",
-        "decoder.blocks.#.cross_attention.v.*":  "model.decoder.layers.#.encoder_attn.v_proj.*",
+        "token.weight":                                       Stored("model.shared.weight", others=SHARED),
+        "source.position.weight":                             "model.encoder.embed_positions.weight",
+        "source.norm.*":                                      "model.encoder.layernorm_embedding.*",
+        "encoder_norm.*":                                     "model.encoder.layer_norm.*",
+        "encoder.blocks.#.attention.q.*":                     "model.encoder.layers.#.self_attn.q_proj.*",
+        "encoder.blocks.#.attention.k.*":                     "model.encoder.layers.#.self_attn.k_proj.*",
+        "encoder.blocks.#.attention.v.*":                     "model.encoder.layers.#.self_attn.v_proj.*",
+        "encoder.blocks.#.attention.out.*":                   "model.encoder.layers.#.self_attn.out_proj.*",
+        "encoder.blocks.#.attention_norm.*":                  "model.encoder.layers.#.self_attn_layer_norm.*",
+        "encoder.blocks.#.feed_forward.up.*":                 "model.encoder.layers.#.fc1.*",
+        "encoder.blocks.#.feed_forward.down.*":               "model.encoder.layers.#.fc2.*",
+        "encoder.blocks.#.feed_forward_norm.*":               "model.encoder.layers.#.final_layer_norm.*",
+        "target.position.weight":                             "model.decoder.embed_positions.weight",
+        "target.norm.*":                                      "model.decoder.layernorm_embedding.*",
+        "decoder_norm.*":                                     "model.decoder.layer_norm.*",
+        "decoder.blocks.#.attention.q.*":                     "model.decoder.layers.#.self_attn.q_proj.*",
+        "decoder.blocks.#.attention.k.*":                     "model.decoder.layers.#.self_attn.k_proj.*",
+        "decoder.blocks.#.attention.v.*":                     "model.decoder.layers.#.self_attn.v_proj.*",
+        "decoder.blocks.#.attention.out.*":                   "model.decoder.layers.#.self_attn.out_proj.*",
+        "decoder.blocks.#.attention_norm.*":                  "model.decoder.layers.#.self_attn_layer_norm.*",
+        "decoder.blocks.#.cross_attention.q.*":               "model.decoder.layers.#.encoder_attn.q_proj.*",
+        "decoder.blocks.#.cross_attention.k.*":               "model.decoder.layers.#.encoder_attn.k_proj.*",
+        "decoder.blocks.#.cross_attention.v.*":               "model.decoder.layers.#.encoder_attn.v_proj.*",
         "decoder.blocks.#.cross_attention.out.*":"model.decoder.layers.#.encoder_attn.out_proj.*",
         "decoder.blocks.#.cross_attention_norm.*":"model.decoder.layers.#.encoder_attn_layer_norm.*",
-        "decoder.blocks.#.feed_forward.up.*":    "model.decoder.layers.#.fc1.*",
-        "decoder.blocks.#.feed_forward.down.*":  "model.decoder.layers.#.fc2.*",
-        "decoder.blocks.#.feed_forward_norm.*":  "model.decoder.layers.#.final_layer_norm.*",
-        "head.words.weight":                     "lm_head.weight",
-        "head.bias":                             "final_logits_bias",
-        "head.dense.*":                          "classification_head.dense.*",
-        "head.out.*":                            "classification_head.out_proj.*",
-        "head.span.*":                           "qa_outputs.*",
+        "decoder.blocks.#.feed_forward.up.*":                 "model.decoder.layers.#.fc1.*",
+        "decoder.blocks.#.feed_forward.down.*":               "model.decoder.layers.#.fc2.*",
+        "decoder.blocks.#.feed_forward_norm.*":               "model.decoder.layers.#.final_layer_norm.*",
+        "source_encoder.token.weight":                        "model.source.embed_tokens.weight",
+        "source_encoder.position.weight":                     "model.source.embed_positions.weight",
+        "source_encoder.norm.*":                              "model.source.layernorm_embedding.*",
+        "source_encoder.encoder.blocks.#.attention.q.*":      "model.source.layers.#.self_attn.q_proj.*",
+        "source_encoder.encoder.blocks.#.attention.k.*":      "model.source.layers.#.self_attn.k_proj.*",
+        "source_encoder.encoder.blocks.#.attention.v.*":      "model.source.layers.#.self_attn.v_proj.*",
+        "source_encoder.encoder.blocks.#.attention.out.*":    "model.source.layers.#.self_attn.out_proj.*",
+        "source_encoder.encoder.blocks.#.attention_norm.*":   "model.source.layers.#.self_attn_layer_norm.*",
+        "source_encoder.encoder.blocks.#.feed_forward.up.*":  "model.source.layers.#.fc1.*",
+        "source_encoder.encoder.blocks.#.feed_forward.down.*":"model.source.layers.#.fc2.*",
+        "source_encoder.encoder.blocks.#.feed_forward_norm.*":"model.source.layers.#.final_layer_norm.*",
+        "head.words.weight":                                  "lm_head.weight",
+        "head.bias":                                          "final_logits_bias",
+        "head.dense.*":                                       "classification_head.dense.*",
+        "head.out.*":                                         "classification_head.out_proj.*",
+        "head.span.*":                                        "qa_outputs.*",
     },
 )
 # fmt: on
@@ -379,6 +428,38 @@ class MBartConfig(Config):
     start_id: int | None = hf("decoder_start_token_id", None, least=0, most=limits.VOCABULARY)
 
 
+@dataclass(frozen=True, kw_only=True)
+class SourceConfig(Config):
+    """A BART whose sources are in another language, as `triarch surgery add-source-encoder` makes it.
+
+    What a config calls `vocab_size` of BART is what can be written; sources have words of their own.
+    """
+
+    vocab_size: int = hf("source_vocab_size", 50265, most=limits.VOCABULARY)
+    written: int = hf("vocab_size", 50265, most=limits.VOCABULARY)
+    source_layers: int = hf("source_layers", 6, most=limits.LAYERS)
+    source_heads: int = hf("source_attention_heads", 16)
+    source_intermediate_size: int = hf("source_ffn_dim", 4096, most=limits.VOCABULARY)
+    source_positions: int = hf("source_max_position_embeddings", 1024, most=limits.POSITIONS)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.hidden_size % self.source_heads:
+            raise InvalidInput(f"d_model {self.hidden_size} does not split into {self.source_heads} attention heads")
+
+    @property
+    def target_vocab_size(self) -> int:
+        return self.written
+
+    @property
+    def max_tokens(self) -> int:
+        return min(self.source_positions, self.max_positions)
+
+    @property
+    def max_target_tokens(self) -> int:
+        return self.max_positions
+
+
 TINY = Config(
     vocab_size=99,
     hidden_size=32,
@@ -404,4 +485,30 @@ MBART_TINY = MBartConfig(
     scaled=True,
 )
 
-ALIASES = {"mbart": Alias(prefix="MBart", text=MBART_TEXT, tiny=MBART_TINY)}
+SOURCE_TINY = SourceConfig(
+    vocab_size=77,
+    written=99,
+    hidden_size=32,
+    num_layers=2,
+    num_heads=4,
+    intermediate_size=37,
+    decoder_layers=3,
+    decoder_heads=2,
+    decoder_intermediate_size=41,
+    max_positions=16,
+    source_layers=2,
+    source_heads=2,
+    source_intermediate_size=29,
+    source_positions=20,
+)
+
+ALIASES = {
+    "mbart": Alias(prefix="MBart", text=MBART_TEXT, tiny=MBART_TINY),
+    "bart-source": Alias(
+        prefix="BartSource",
+        text=replace(TEXT, apart=True),
+        tiny=SOURCE_TINY,
+        heads=(Trunk, ConditionalGeneration),
+        known=False,
+    ),
+}

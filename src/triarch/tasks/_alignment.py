@@ -30,7 +30,7 @@ Span = tuple[int, int]
 def words(task: Writing, document: Document, found: Sequence[Generated], options: Any) -> list[dict[str, Any]]:
     """Of each word of the targets in turn the word of the source that it looks at most, with the share that this has.
 
-    Places count characters of the input.
+    Places count characters of the input. With alignment="all" each has the shares of all words of its piece, too.
     """
     made = []
     for piece, one in zip(document.pieces, found, strict=True):
@@ -41,17 +41,11 @@ def words(task: Writing, document: Document, found: Sequence[Generated], options
             shares = _shares(attention, source, target, match.span(), theirs)
             if not len(shares):
                 continue
-            best = int(shares.argmax())
-            start, end = theirs[best]
-            made.append(
-                {
-                    "word": match.group(),
-                    "source": piece.text[start:end],
-                    "start": piece.start + start,
-                    "end": piece.start + end,
-                    "score": float(shares[best]),
-                }
-            )
+            looked = [_named(piece, *pair) for pair in zip(theirs, shares, strict=True)]
+            entry = {"word": match.group()} | {"source": (best := looked[int(shares.argmax())]).pop("text")} | best
+            if options.alignment == "all":
+                entry["shares"] = [float(share) for share in shares]
+            made.append(entry)
     return made
 
 
@@ -64,17 +58,21 @@ def supports(task: Writing, document: Document, found: Sequence[Generated], opti
         text = task.written(one, options)
         for start, end in _sentences(text):
             shares = _shares(attention, source, target, (start, end), theirs)
-            named = [
-                {
-                    "text": piece.text[slice(*theirs[place])],
-                    "start": piece.start + theirs[place][0],
-                    "end": piece.start + theirs[place][1],
-                    "score": float(shares[place]),
-                }
-                for place in (-shares).argsort(kind="stable")[:SUPPORT]
-            ]
+            most = (-shares).argsort(kind="stable")[:SUPPORT]
+            named = [_named(piece, theirs[place], shares[place]) for place in most]
             made.append({"sentence": text[start:end], "sources": named})
     return made
+
+
+def _named(piece: Piece, span: Span, share: float) -> dict[str, Any]:
+    """A span of a piece, as it stands in the input."""
+    start, end = span
+    return {
+        "text": piece.text[start:end],
+        "start": piece.start + start,
+        "end": piece.start + end,
+        "score": float(share),
+    }
 
 
 def _looked(

@@ -55,6 +55,7 @@ class Options(_options.Shared, Settings):
 class Generating(Task):
     """A task that answers with what the model writes."""
 
+    NEEDS: ClassVar[tuple[str, ...]] = ("NextWordScores", "TargetWordScores")
     OPTIONS: ClassVar[type[Any]] = Options
     READ_AHEAD = 4
 

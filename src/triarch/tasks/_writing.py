@@ -31,10 +31,6 @@ class Options(_generating.Options):
     num_beams: int = 4  # sequences that grow side by side
     clean_up_tokenization_spaces: bool = False  # none left before punctuation
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.check_counts("max_source_tokens")
-
     @property
     def strategy(self) -> str:
         return "truncate" if self.truncation else self.long
@@ -172,10 +168,10 @@ class Writing(Generating):
 
     def most(self, options: Any) -> int:
         """Tokens of a piece, with its prefix and special tokens. Raises InvalidInput for more than the model takes."""
-        most: int = options.max_source_tokens or self.processor.max_tokens
-        if most > self.processor.max_tokens:
+        most: int = self.processor.max_tokens if options.max_source_tokens is None else options.max_source_tokens
+        if not 0 < most <= self.processor.max_tokens:
             raise InvalidInput(
-                f"max_source_tokens is {most:,}, the model takes {self.processor.max_tokens:,} tokens; ask for less"
+                f"max_source_tokens is {most:,}, the model takes 1 to {self.processor.max_tokens:,}; ask for as many"
             )
         return most
 

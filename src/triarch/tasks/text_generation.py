@@ -99,6 +99,8 @@ class TextGeneration(Generating):
     def read(self, given: Any, options: Options) -> str | Chat:
         if isinstance(given, dict) and given.get("messages") is not None:
             given = given["messages"]
+            if not isinstance(given, list | tuple):
+                raise InvalidInput(f"messages are {show(repr(given), 60)}, wanted a list of role and content")
         if isinstance(given, list | tuple):
             idle = [name for name in ("prefix", "template") if getattr(options, name)]
             if idle:

@@ -32,7 +32,7 @@ class Options(_writing.Options):
     src_lang: str | None = None  # the language of the text, by the checkpoint's own codes
     tgt_lang: str | None = None  # the language to write
     split: Literal["auto", "lines", "sentences"] = "auto"  # sentence by sentence: long lines alone, no line, or all
-    alignment: bool = False  # answers say which words of the text each of their own words looks at most
+    alignment: bool | Literal["all"] = False  # answers say which word of the text each of theirs looks at most, or all
 
 
 class Translation(Writing):

@@ -1,7 +1,8 @@
 """Which parameters learn, at which step, and how fast.
 
 A pattern names parameters by our names: a module with all that is in it ("embeddings", "encoder.blocks.3"), a range of
-blocks ("encoder.blocks.0-5"), any name with the wildcards of the shell ("*.norm.*"), or "all".
+blocks ("encoder.blocks.0-5"), any name with the wildcards of the shell ("*.norm.*"), or "all". "@name" stands for the
+patterns that the family lists under that name.
 
 Frozen parts are left in the mode that the model is in, so that their dropout stays as it is. Switch it off by the
 dropout of the config where it isn't wanted.
@@ -70,13 +71,13 @@ def trained(model: nn.Module, freeze: str | Iterable[str] = (), stages: Iterable
     where nothing is left to learn.
     """
     parameters = {name: one for name, one in model.named_parameters() if one.requires_grad}
-    learning = parameters.keys() - matching(parameters, freeze)
+    learning = parameters.keys() - matching(parameters, _meant(freeze, model))
     if not learning:
         raise InvalidInput("every parameter is frozen, wanted some that learn; freeze fewer")
     read = [_stage(stage) for stage in stages] or [("all", None)]
     made: list[tuple[frozenset[str], int | None]] = []
     for i, (patterns, until) in enumerate(read):
-        names = frozenset(matching(parameters, patterns) & learning)
+        names = frozenset(matching(parameters, _meant(patterns, model)) & learning)
         where = f"stage {i + 1} ({show(patterns)})"
         if not names:
             raise InvalidInput(f"{where} has only frozen parameters, wanted some that learn; freeze fewer")
@@ -86,6 +87,22 @@ def trained(model: nn.Module, freeze: str | Iterable[str] = (), stages: Iterable
             raise InvalidInput(f"{where} ends at step {until}, before it begins; put the stages in order")
         made.append((names, until))
     return Trained(parameters, tuple(made))
+
+
+def _meant(patterns: str | Iterable[str], model: nn.Module) -> list[str]:
+    """The patterns, with those of a preset in the place of "@name". Raises InvalidInput where there is none."""
+    presets: dict[str, tuple[str, ...]] = getattr(model, "PRESETS", {})
+    listed = [part.strip() for part in patterns.split(",")] if isinstance(patterns, str) else list(patterns)
+    found: list[str] = []
+    for pattern in listed:
+        if not isinstance(pattern, str) or not pattern.startswith("@"):
+            found.append(pattern)
+        elif pattern[1:] in presets:
+            found += presets[pattern[1:]]
+        else:
+            known = f"; there are {', '.join(f'@{name}' for name in presets)}" if presets else ", the family has none"
+            raise InvalidInput(f"no preset {show(pattern)!r}{known}")
+    return found
 
 
 def matching(names: Collection[str], patterns: str | Iterable[str]) -> set[str]:
