@@ -225,6 +225,11 @@ def test_summaries_that_get_no_shorter_are_left_as_they_are(monkeypatch):
     assert made(PAGE, combine="again") == made(PAGE)
 
 
+def test_summaries_without_a_word_are_left_as_they_are():
+    ends_at_once = FEW | {"max_new_tokens": 2}  # a first and a last token are forced
+    assert task("summarization", "bart")(PAGE, combine="again", **ends_at_once) == [{"summary_text": ""}]
+
+
 def test_every_sequence_is_summarized_again():
     made = task("summarization", "bart")
     asked = FEW | {"num_beams": 2, "num_return_sequences": 2}
@@ -581,6 +586,7 @@ def test_a_text_without_sentences_is_split_all_the_same(text):
     found = sentences.pieces(text, lambda part: len(part.strip()), 7)
     assert "".join(found) == text
     assert all(len(part.strip()) <= 7 for part in found)
+    assert all(part.strip() for part in found) or not text.strip()
 
 
 @pytest.mark.parametrize("text", ["", "x", " x\n", "xy", "  xyz  "])
