@@ -390,8 +390,8 @@ TEXT_GENERATION = [
 
 NEWS = "Parliament will vote on the new law on Tuesday. Prices rose 12.5% in 1999 (and fell in 2001)."
 FEW = {"max_new_tokens": 8}
-# Left out here: what is too long, or has several lines, which the reference cuts, or fails at, and ours reads whole;
-# options given to pipeline() that its task_specific_params overrule, and a pair of languages that nobody has chosen
+# Left out here: what is too long, or has several lines, which the reference cuts, or fails at, and ours reads in
+# pieces; options given to pipeline() that its task_specific_params overrule; a pair of languages that nobody has chosen
 SUMMARIZATION = [
     *(case(model, NEWS) for model in ("bart", "t5")),
     *(case(model, [NEWS, ADA, GOOD]) for model in ("bart", "t5")),

@@ -45,33 +45,26 @@ class Translation(Writing):
     def params(self, asked: dict[str, Any]) -> str:
         """The reference's own name of a pair. Raises InvalidInput for a pair that the checkpoint does not speak of."""
         source, target = asked.get("src_lang"), asked.get("tgt_lang")
-        known, name = self._taught(), _pair(source, target)
-        if source is None and target is None:
-            return next(iter(known)) if len(known) == 1 else self.PARAMS
-        if self._chooses(source, target):
-            if not self.processor.says_language:
-                self._check_own(source, None)
+        chooses, name = self._chooses(source, target), _pair(source, target)
+        if chooses:
             self._read_by(source, target)
+        if not self.processor.says_language:
+            self._check_own(source, None if chooses else target)
+        if chooses:
             return name
-        self._check_own(source, target)
-        alike = [
-            pair
-            for pair in known
-            if all(one in (None, of) for one, of in zip((source, target), known[pair], strict=True))
-        ]
+        known, alike = self._taught(), self._alike(asked)
         if len(alike) == 1:
             return alike[0]
-        if known and asked.get("prefix") is None:
+        if known and not alike and asked.get("prefix") is None:
             raise InvalidInput(
                 f"no pair {show(name)!r}{did_you_mean(name, known)}; the checkpoint has {', '.join(known)}; choose one "
                 "of them, or say what its prefix is"
             )
-        return name
+        return self.PARAMS
 
     def prefix(self, asked: dict[str, Any], said: dict[str, Any]) -> str | None:
-        """None where the checkpoint has a prefix for each of several pairs and none was chosen."""
-        open_ = len(self._taught()) > 1 and asked.get("src_lang") is None and asked.get("tgt_lang") is None
-        return None if open_ else super().prefix(asked, said)
+        """None where the checkpoint has a prefix for each of several pairs that a call could mean."""
+        return None if len(self._alike(asked)) > 1 else super().prefix(asked, said)
 
     def read(self, given: Any, options: Options) -> str:
         if options.prefix is None:
@@ -147,6 +140,11 @@ class Translation(Writing):
                     f"no pair {show(_pair(source, target))!r}; the checkpoint has {show(_pair(*own))}; leave src_lang "
                     "and tgt_lang out, or choose another checkpoint"
                 )
+
+    def _alike(self, asked: dict[str, Any]) -> list[str]:
+        """The pairs that the checkpoint has settings for and a call could mean."""
+        source, target = asked.get("src_lang"), asked.get("tgt_lang")
+        return [name for name, of in self._taught().items() if source in (None, of[0]) and target in (None, of[1])]
 
     def _taught(self) -> dict[str, tuple[str, str]]:
         """The pairs that the checkpoint has settings for, by their names; none where it says nothing."""
