@@ -2,12 +2,14 @@
 
 import pytest
 import torch
+import transformers
 from safetensors.torch import load_file, save_file
 
 import decoders
 import triarch
 from decoders import close, ids, in_one_row, left_padded, stepwise, their_stepwise
-from triarch.errors import InvalidInput, LimitExceeded
+from triarch import checkpoint
+from triarch.errors import InvalidInput, LimitExceeded, NotFound
 from triarch.layers.cache import Cache
 from triarch.models import family
 
@@ -171,3 +173,16 @@ def test_a_classifier_reads_the_last_token_of_a_padded_text():
 def test_heads_that_do_not_split_are_refused():
     with pytest.raises(InvalidInput, match="n_embd 32 does not split into 5 attention heads"):
         family("gpt2").config(TINY | {"n_head": 5})
+
+
+def test_of_two_heads_the_one_of_next_words_can_be_had(tmp_path):
+    torch.manual_seed(0)
+    raw = {"vocab_size": 99, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 32}
+    theirs = transformers.GPT2DoubleHeadsModel(transformers.GPT2Config(**raw)).eval()
+    theirs.save_pretrained(tmp_path)
+    found = ids(1, 5)
+    with torch.no_grad():
+        for asked in ({"head": "GPT2LMHeadModel"}, {"scores": ("NextWordScores",)}):
+            close(checkpoint.load(tmp_path, **asked)(found).logits, theirs(found).logits)
+    with pytest.raises(NotFound, match="gpt2 has no head 'GPT2DoubleHeadsModel'"):
+        triarch.load(tmp_path)

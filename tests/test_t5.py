@@ -178,6 +178,13 @@ def test_in_float16_what_has_no_range_stays_wide(tmp_path):
     assert ours(SOURCES, decoder_input_ids=TARGETS).logits.isfinite().all()
 
 
+def test_the_former_name_of_its_head_is_known(tmp_path):
+    both(tmp_path)
+    raw = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(raw | {"architectures": ["T5WithLMHeadModel"]}))
+    assert triarch.load(tmp_path).architecture == "T5ForConditionalGeneration"
+
+
 def test_the_encoder_of_a_whole_checkpoint_can_be_had_alone(tmp_path):
     ours, _ = both(tmp_path)
     alone = triarch.load(tmp_path, head="T5EncoderModel")

@@ -228,6 +228,7 @@ HEADS = {
 # fmt: off
 WEIGHTS = Layout(
     trunk="transformer.",
+    parts=("multiple_choice_head.",),  # of a model with two heads, of which one chooses among continuations
     ignored=("transformer.h.#.attn.bias", "transformer.h.#.attn.masked_bias"),  # masks that older files hold
     rows={
         "token.weight":                      "transformer.wte.weight",

@@ -415,6 +415,8 @@ HEADS = {
     "T5ForQuestionAnswering": QuestionAnswering,
 }
 
+FORMER = {"T5WithLMHeadModel": "T5ForConditionalGeneration"}
+
 SHARED = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight", "lm_head.weight")
 
 DISTANCES = "block.0.layer.0.SelfAttention.relative_attention_bias.weight"
