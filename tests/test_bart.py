@@ -9,6 +9,7 @@ from safetensors.torch import load_file, save_file
 
 import triarch
 from decoders import close, ids
+from triarch import checkpoint
 from triarch.errors import InvalidInput, LimitExceeded, Unsupported
 from triarch.layers.cache import Cache
 
@@ -155,6 +156,20 @@ def test_without_a_bias_of_words_it_is_zero(tmp_path):
         triarch.load(tmp_path)(SOURCES, decoder_input_ids=TARGETS).logits,
         theirs(SOURCES, decoder_input_ids=TARGETS).logits,
     )
+
+
+@torch.no_grad()
+def test_a_trunk_alone_writes_as_its_words_are_tied(tmp_path):
+    """As bart-base is stored."""
+    ours, _ = both(tmp_path)
+    whole = ours(SOURCES, decoder_input_ids=TARGETS).logits - ours.head.bias
+    raw = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(raw | {"architectures": ["BartModel"]}))
+    tensors = load_file(tmp_path / "model.safetensors")
+    trunk = {name.removeprefix("model."): t for name, t in tensors.items() if name.startswith("model.")}
+    save_file(trunk, tmp_path / "model.safetensors", {"format": "pt"})
+    found = checkpoint.load(tmp_path, scores=("TargetWordScores",))
+    close(found(SOURCES, decoder_input_ids=TARGETS).logits, whole)
 
 
 def test_an_old_way_to_ask_for_a_first_token_is_understood(tmp_path):

@@ -48,7 +48,8 @@ def choose(
     if not wanted or (known and scores_of(kind.head(first)).__name__ in wanted):
         return first
     for name, head in kind.heads.items():
-        held = scores_of(head).__name__ in wanted and entries.keys() >= set(weights_of(kind, config, name).values())
+        needed = set(weights_of(kind, config, name).values()) - set(kind.weights.zeros)
+        held = scores_of(head).__name__ in wanted and entries.keys() >= needed
         if held and not (known and borrows(kind, config, name, first)):
             return name
     if new_head:
