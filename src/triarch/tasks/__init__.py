@@ -29,6 +29,8 @@ def task_class(name: str) -> type[Task]:
     """Raises NotFound, with the nearest name, for a task there is not. Translation has a name for each pair, too."""
     if PAIR.fullmatch(name):
         name = "translation"
+    if name in tasks():
+        return _class(name)
     classes = {task: _class(task) for task in tasks()}
     aliases = {alias: made for made in classes.values() for alias in made.ALIASES}
     if name not in classes | aliases:
