@@ -30,6 +30,8 @@ SIZES = {
         },
         **{f"{side}_attention_heads": 12 for side in ("encoder", "decoder")},
         "d_model": 768,
+        "normalize_before": False,  # CTranslate2's converter asks for these
+        "normalize_embedding": True,
         "vocab_size": 50265,
         "decoder_start_token_id": 2,
         "bos_token_id": 0,
