@@ -12,7 +12,7 @@ import tiny
 import triarch
 from triarch import surgery
 from triarch.cli import main
-from triarch.errors import InvalidInput, NotFound, TriarchError, Unsupported
+from triarch.errors import InvalidInput, NotFound, TriarchError, UnsafeFile, Unsupported
 from triarch.inputs.train_vocabulary import save_vocabulary, train_vocabulary
 from triarch.models import family
 from triarch.training.parameters import trained
@@ -194,6 +194,14 @@ def test_a_folder_without_the_other_tokenizer_is_refused(model, tmp_path):
     for path in (tmp_path / "new" / "target_tokenizer").iterdir():
         path.unlink()
     with pytest.raises(NotFound, match="has no target_tokenizer, the tokenizer of what is written"):
+        triarch.load(tmp_path / "new")
+
+
+def test_a_tokenizer_that_lies_elsewhere_is_refused(model, tmp_path):
+    surgery.save_new(model, tmp_path / "new")
+    (tmp_path / "new" / "target_tokenizer").rename(tmp_path / "elsewhere")
+    (tmp_path / "new" / "target_tokenizer").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(UnsafeFile, match="is a link that leaves its folder"):
         triarch.load(tmp_path / "new")
 
 

@@ -59,8 +59,9 @@ def load_text(
     rows = vocab_size if target_vocab_size is None else target_vocab_size
     most = max_tokens if max_target_tokens is None else max_target_tokens
     if text_format.apart:
-        beside = Folder(folder.path / APART)
-        found_beside = load_text(beside, replace(text_format, apart=False), vocab_size=rows, max_tokens=most)
+        found_beside = load_text(
+            folder.inside(APART), replace(text_format, apart=False), vocab_size=rows, max_tokens=most
+        )
         if found_beside is None:
             raise NotFound(f"{folder} has no {APART}, the tokenizer of what is written; download it whole")
         made.write_with(found_beside)
