@@ -21,7 +21,8 @@ def own(kind: Family, config: Config) -> str:
     if not own:
         return next(iter(kind.heads))
     former: dict[str, str] = getattr(kind.module, "FORMER", {})  # names of older files
-    return former.get(own[0], own[0])
+    first: str = own[0]
+    return former.get(first, first)
 
 
 def giving(kind: Family, scores: str) -> str:
