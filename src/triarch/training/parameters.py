@@ -160,18 +160,22 @@ def groups(
 def depths(names: Sequence[str]) -> dict[str, int]:
     """How far from the input each parameter lies, of all names in the order of the model.
 
-    The number of a block is the first number in a name. What has none lies below all blocks if it comes before them in
-    the model, and with the head above them if it comes after.
+    The number of a block is the first number in a name. The blocks of a decoder lie above those of its encoder. What
+    has no number lies with the last block before it in the model, that is, below all blocks where it comes first, and
+    above them with the head where none comes after it.
     """
-    blocks = [None if name.split(".")[0] == HEAD else re.search(r"\.(\d+)\.", name) for name in names]
-    numbers = [None if found is None else int(found[1]) for found in blocks]
-    counted = [found for found in numbers if found is not None]
-    top = max(counted, default=-1) + 2
-    first = next((i for i, found in enumerate(numbers) if found is not None), len(names))
-    return {
-        name: found + 1 if found is not None else 0 if i < first and name.split(".")[0] != HEAD else top
-        for i, (name, found) in enumerate(zip(names, numbers, strict=True))
-    }
+    numbers = [None if name.split(".")[0] == HEAD else re.search(r"\.(\d+)\.", name) for name in names]
+    last = max((i for i, found in enumerate(numbers) if found is not None), default=-1)
+    below: dict[str, int] = {}  # stacks of blocks by what stands before their numbers -> blocks below them
+    made: dict[str, int] = {}
+    top = 0
+    for i, (name, found) in enumerate(zip(names, numbers, strict=True)):
+        if found is not None:
+            made[name] = below.setdefault(name[: found.start()], top) + int(found[1]) + 1
+            top = max(top, made[name])
+        elif i < last and name.split(".")[0] != HEAD:
+            made[name] = top
+    return {name: made.get(name, top + 1) for name in names}
 
 
 def _stage(stage: Stage) -> tuple[str | Sequence[str], int | None]:
