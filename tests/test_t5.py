@@ -8,16 +8,20 @@ import sentencepiece
 import torch
 import transformers
 from safetensors.torch import load_file, save_file
+from transformers.models.t5.modeling_t5 import T5Attention
 
 import tiny
 import triarch
 from decoders import close, ids
-from probes import PROBES
+from probes import PAIRS, PROBES
+from triarch import checkpoint
 from triarch.errors import CorruptFile, InvalidInput, Unsupported
 from triarch.files import Folder
 from triarch.inputs.text import load_text
+from triarch.layers import low_rank
 from triarch.layers.cache import Cache
 from triarch.models import family
+from triarch.models.t5 import Distances
 
 TINY = {
     "vocab_size": 99,
@@ -76,15 +80,16 @@ def test_every_variation_of_the_config_gives_the_scores_of_the_reference(tmp_pat
     )
 
 
-def test_gradients_are_those_of_the_reference(tmp_path):
-    ours, theirs = both(tmp_path)
+@pytest.mark.parametrize("config", [{}, V11], ids=["1.0", "1.1 and flan"])
+def test_every_gradient_is_that_of_the_reference(tmp_path, config):
+    ours, theirs = both(tmp_path, **config)
     for model in (ours, theirs):
         logits = model(SOURCES, MASK, decoder_input_ids=TARGETS).logits
         torch.nn.functional.cross_entropy(logits.flatten(0, 1), ids(2, 26, seed=3).flatten()).backward()
-    close(ours.token.weight.grad, theirs.shared.weight.grad)
-    for ours_side, their_side in ((ours.encoder, theirs.encoder), (ours.decoder, theirs.decoder)):
-        wanted = their_side.block[0].layer[0].SelfAttention.relative_attention_bias.weight.grad
-        close(ours_side.distances.bias.weight.grad, wanted)
+    wanted = {name: parameter.grad for name, parameter in theirs.named_parameters()}
+    for name, parameter in ours.named_parameters():
+        close(parameter.grad, wanted.pop(family("t5").weights.find(name).name))
+    assert not wanted
 
 
 @torch.no_grad()
@@ -109,6 +114,24 @@ def test_dropout_reaches_attention_and_its_distances(tmp_path):
     ours.train()
     ours(SOURCES, MASK, decoder_input_ids=TARGETS).logits.sum().backward()
     assert float(ours.encoder.distances.bias.weight.grad.abs().sum()) > 0
+
+
+@pytest.mark.parametrize("both_ways", [True, False])
+@pytest.mark.parametrize("buckets, largest", [(4, 20), (9, 77), (32, 128), (33, 1000), (64, 33)])
+def test_distances_fall_into_the_buckets_of_the_reference(buckets, largest, both_ways):
+    sizes = {"relative_attention_num_buckets": buckets, "relative_attention_max_distance": largest}
+    distances, ahead = Distances(family("t5").config(TINY | sizes), both_ways=both_ways), torch.arange(-1500, 1500)
+    wanted = T5Attention._relative_position_bucket(ahead, both_ways, buckets, largest)
+    assert torch.equal(distances._bucket(ahead), wanted)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_a_source_that_is_padding_alone_gives_numbers_and_harms_no_other(tmp_path, training):
+    ours, _ = both(tmp_path)
+    scores = ours.train(training)(SOURCES, MASK * torch.tensor([[1], [0]]), decoder_input_ids=TARGETS).logits
+    scores[:1].sum().backward()
+    assert scores.isfinite().all()
+    assert all(parameter.grad.isfinite().all() for parameter in ours.parameters())
 
 
 SHARED = ["shared.weight", "encoder.embed_tokens.weight", "decoder.embed_tokens.weight"]
@@ -151,15 +174,62 @@ def test_what_version_5_saves_of_an_untied_model_is_not_scaled(tmp_path):
     close(again(SOURCES, decoder_input_ids=TARGETS).logits, ours(SOURCES, decoder_input_ids=TARGETS).logits)
 
 
+@pytest.mark.parametrize("name", SHARED)
 @torch.no_grad()
-def test_an_untied_head_that_the_file_lacks_is_the_embedding_and_not_scaled(tmp_path):
+def test_an_untied_head_that_the_file_lacks_is_the_embedding_and_not_scaled(tmp_path, name):
     _, theirs = both(tmp_path, **V11)
-    rewrite(tmp_path, dict, without=["lm_head.weight"])
+    rewrite(tmp_path, lambda t: {**t, name: t["shared.weight"]}, without=[*SHARED, "lm_head.weight"], kept=[name])
     theirs.lm_head.weight = theirs.shared.weight
     close(
         triarch.load(tmp_path)(SOURCES, decoder_input_ids=TARGETS).logits,
         theirs(SOURCES, decoder_input_ids=TARGETS).logits,
     )
+
+
+WORDS = torch.randn(99, 32, generator=torch.Generator().manual_seed(4)) / 5
+
+
+@pytest.mark.parametrize("name", SHARED)
+@torch.no_grad()
+def test_words_of_their_own_are_read_though_the_config_ties_them_and_are_scaled(tmp_path, name):
+    """As version 5 reads them; the key says two things, and only the file says the second."""
+    both(tmp_path)
+    new = {"lm_head.weight": WORDS}
+    rewrite(tmp_path, lambda t: t | new | {name: t["shared.weight"].clone()}, without=SHARED, kept=[name])
+    ours, theirs = triarch.load(tmp_path), transformers.T5ForConditionalGeneration.from_pretrained(tmp_path).eval()
+    assert torch.equal(ours.head.words.weight, WORDS)
+    close(ours(SOURCES, decoder_input_ids=TARGETS).logits, theirs(SOURCES, decoder_input_ids=TARGETS).logits)
+
+
+@torch.no_grad()
+def test_words_of_their_own_are_kept_where_the_model_is_saved(tmp_path):
+    both(tmp_path)
+    rewrite(tmp_path, lambda tensors: tensors | {"lm_head.weight": WORDS})
+    ours = triarch.load(tmp_path)
+    triarch.save(ours, tmp_path / "again")
+    wanted = ours(SOURCES, decoder_input_ids=TARGETS).logits
+    theirs = transformers.T5ForConditionalGeneration.from_pretrained(tmp_path / "again").eval()
+    assert torch.equal(triarch.load(tmp_path / "again")(SOURCES, decoder_input_ids=TARGETS).logits, wanted)
+    close(theirs(SOURCES, decoder_input_ids=TARGETS).logits, wanted)
+
+
+def test_a_copy_of_the_embedding_is_no_head_of_its_own(tmp_path):
+    both(tmp_path)
+    rewrite(tmp_path, lambda tensors: tensors | {"lm_head.weight": tensors["shared.weight"].clone()})
+    ours = triarch.load(tmp_path)
+    assert ours.head.words.weight is ours.token.weight
+
+
+def test_an_adapter_may_train_the_words_apart(tmp_path):
+    (tmp_path / "base").mkdir()
+    ours, _ = both(tmp_path / "base")
+    low_rank.wrap(ours)
+    checkpoint.save_adapter(ours, tmp_path / "adapter", base=tmp_path / "base")
+    file = tmp_path / "adapter" / "adapter_model.safetensors"
+    save_file(load_file(file) | {"base_model.model.lm_head.weight": WORDS}, file)
+    again = triarch.load(tmp_path / "adapter")
+    assert torch.equal(again.head.words.weight, WORDS)
+    assert torch.equal(again.token.weight, ours.token.weight)
 
 
 @torch.no_grad()
@@ -265,6 +335,8 @@ def processor(folder, rows=1000):
 TEXTS = PROBES | {
     "sentinels": "The <extra_id_0> fox <extra_id_1> over",
     "sentinels without spaces": "a<extra_id_0>b<extra_id_99>.",
+    "a sentinel before a wide space with a mark": "a<extra_id_0>\u3000\u0301",
+    "no sentinel": "<extra_id_100> <extra_id_-1>",
 }
 
 
@@ -279,6 +351,27 @@ def test_sentinels_are_counted_down_behind_the_pieces(folder):
     ours = processor(folder)
     assert ours.tokenizer.token_to_id("<extra_id_99>") == pieces
     assert ours.tokenizer.token_to_id("<extra_id_0>") == pieces + 99
+
+
+def test_a_sentinel_stands_where_it_is_written(folder):
+    """Without the spaces beside it."""
+    encoding = processor(folder).encode("The <extra_id_0> fox")
+    assert encoding.offsets[encoding.tokens.index("<extra_id_0>")] == (4, 16)
+
+
+def test_pairs_are_those_of_the_reference(folder):
+    theirs = transformers.AutoTokenizer.from_pretrained(folder, model_max_length=10**6)
+    for pair in PAIRS:
+        assert processor(folder).encode(*pair).ids == theirs(*pair).input_ids
+
+
+def test_rows_behind_the_sentinels_are_read_as_nothing(folder):
+    assert processor(folder).decode([5, 999]) == processor(folder).decode([5])
+
+
+def test_mt5_has_no_sentinels_behind_its_pieces(folder):
+    ours = load_text(Folder(folder), family("mt5").text, vocab_size=1000, max_tokens=512)
+    assert ours.tokenizer.token_to_id("<extra_id_0>") is None
 
 
 def test_a_count_of_sentinels_that_is_none_is_refused(folder, tmp_path):

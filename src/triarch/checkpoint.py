@@ -75,6 +75,7 @@ def load(
     config = kind.config(raw)
     architecture = head or heads.choose(kind, config, entries, scores, new_head=new_head)
     network = kind.outline(config, architecture)
+    table.untie(network, kind.weights, entries)
     for adapter in found.adapters:
         adapters.check_tied(adapter, network, kind.weights, entries)
     if new_head:

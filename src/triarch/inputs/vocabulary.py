@@ -167,7 +167,7 @@ def _with_sentinels(
 
 def sentinels(count: int) -> list[AddedToken]:
     """The tokens that stand for what was taken out of a text, the last one first."""
-    return [AddedToken(f"<extra_id_{i}>", lstrip=True, rstrip=True) for i in reversed(range(count))]
+    return [AddedToken(f"<extra_id_{i}>") for i in reversed(range(count))]
 
 
 def _by_settings(config: dict[str, Any], text_format: TextFormat) -> bool:

@@ -92,6 +92,6 @@ class _Attention(torch.autograd.Function):
         if ctx.needs_input_grad[3]:
             shape, dtype = ctx.biased
             grad_mask = grad_scores.to(dtype).sum_to_size(shape)
-        grad_scores.mul_(ctx.scale)
-        grad_q, grad_k = torch.matmul(grad_scores, k), torch.matmul(grad_scores.transpose(-1, -2), q)
+        grad_q = torch.matmul(grad_scores, k).mul_(ctx.scale)  # not the scores themselves: they may be grad_mask
+        grad_k = torch.matmul(grad_scores.transpose(-1, -2), q).mul_(ctx.scale)
         return grad_q, grad_k, grad_v, grad_mask, None, None

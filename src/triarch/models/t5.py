@@ -232,7 +232,7 @@ class Model(Network):
         x = stack.dropout(look_up(self.token, input_ids, "token id"))  # (B, S, D)
         bias = stack.distances(S, S)
         if attention_mask is not None:
-            bias = bias.masked_fill(~padding_mask(attention_mask), -math.inf)
+            bias = _closed(bias, padding_mask(attention_mask))
         for block in stack.blocks:
             x = block(x, bias)
         return Source(stack.dropout(stack.norm(x)), attention_mask)
@@ -341,8 +341,13 @@ class Model(Network):
         bias = self.decoder.distances(T, seen)
         mask = causal_mask(attention_mask, T, seen, device=ids.device)
         if mask is not None:
-            bias = bias.masked_fill(~mask, -math.inf)
+            bias = _closed(bias, mask)
         return self.decoder.dropout(look_up(self.token, ids, "token id")), bias
+
+
+def _closed(bias: Tensor, mask: Tensor) -> Tensor:
+    """Nothing is seen where the mask is False. Not infinity: a row that is padding alone would be no number."""
+    return bias.masked_fill(~mask, torch.finfo(bias.dtype).min)
 
 
 # Heads: each maps features (B, T, D) of the decoder, or else of the encoder, to the scores of its task.
@@ -362,6 +367,8 @@ class EncoderTrunk(Trunk):
 
 class ConditionalGeneration(nn.Module):
     """Every word of the target as the next one."""
+
+    UNTIED = ("words",)  # `tied` says what is scaled; a file that holds other words than its tokens is of those words
 
     def __init__(self, c: Config, token: nn.Embedding):
         super().__init__()
@@ -417,7 +424,7 @@ HEADS = {
 
 FORMER = {"T5WithLMHeadModel": "T5ForConditionalGeneration"}
 
-SHARED = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight", "lm_head.weight")
+COPIES = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight")  # of shared.weight, or in its place
 
 DISTANCES = "block.0.layer.0.SelfAttention.relative_attention_bias.weight"
 
@@ -429,7 +436,7 @@ WEIGHTS = Layout(
     parts=("decoder.",),
     ignored=("decoder.block.#.layer.1.EncDecAttention.relative_attention_bias.weight",),  # of the first files, unused
     rows={
-        "token.weight":                                  Stored("shared.weight", others=SHARED),
+        "token.weight":                                  Stored("shared.weight", others=(*COPIES, "lm_head.weight")),
         "encoder.distances.bias.weight":                 f"encoder.{DISTANCES}",
         "encoder.blocks.#.attention_norm.*":             "encoder.block.#.layer.0.layer_norm.*",
         "encoder.blocks.#.attention.out.*":              "encoder.block.#.layer.0.SelfAttention.o.*",
@@ -461,7 +468,7 @@ WEIGHTS = Layout(
         "decoder.blocks.#.feed_forward.down.*":          "decoder.block.#.layer.2.DenseReluDense.wo.*",
         "decoder.blocks.#.gated_feed_forward.down.*":    "decoder.block.#.layer.2.DenseReluDense.wo.*",
         "decoder.norm.*":                                "decoder.final_layer_norm.*",
-        "head.words.weight":                             Stored("lm_head.weight", others=("shared.weight",)),
+        "head.words.weight":                             Stored("lm_head.weight", others=("shared.weight", *COPIES)),
         "head.dense.*":                                  "classification_head.dense.*",
         "head.out.*":                                    "classification_head.out_proj.*",
         "head.tags.*":                                   "classifier.*",

@@ -163,11 +163,7 @@ def load(
     """
     _leave_out_optional(model, layout, entries)
     ours = parameters(model)
-    rows = {name: layout.find(name) for name in ours}
-    rows |= {name: replace(row, name=row.copy) for name, row in rows.items() if row.copy in entries}
-    for name, row in rows.items():
-        if row.name not in entries and (other := next((one for one in row.others if one in entries), None)):
-            rows[name] = replace(row, name=other)
+    rows = {name: _renamed(layout.find(name), entries) for name in ours}
 
     def held(name: str) -> bool:
         entry = entries.get(rows[name].name)
@@ -214,6 +210,29 @@ def load(
             if name != readers[theirs][0] and rows[name].of == 1:  # one for both in the file, each its own in the model
                 value = value.clone()
             _put(owners[id(ours[name])], value.to(device, kept))
+
+
+def untie(model: Network, layout: Layout, entries: dict[str, Entry]) -> None:
+    """Take apart what a head's `UNTIED` names where the checkpoint holds other values for it than for what it shares.
+
+    For `model` on the meta device. All other tied tensors are what config.json says.
+    """
+    first = {id(tensor): name for name, tensor in model.named_parameters()}
+    for part in getattr(model.head, "UNTIED", ()):
+        layer = getattr(model.head, part)
+        own, shared = (
+            _renamed(layout.find(name), entries).name for name in (f"head.{part}.weight", first[id(layer.weight)])
+        )
+        if own == shared or own not in entries or shared not in entries:
+            continue
+        if not torch.equal(entries[own].read(), entries[shared].read()):
+            layer.weight = nn.Parameter(torch.empty_like(layer.weight))
+
+
+def _renamed(row: Stored, entries: dict[str, Entry]) -> Stored:
+    """The row, by that of its names which the checkpoint holds."""
+    names = filter(None, (row.copy, row.name, *row.others))
+    return replace(row, name=next((name for name in names if name in entries), row.name))
 
 
 def _leave_out_optional(model: Network, layout: Layout, entries: dict[str, Entry]) -> None:
