@@ -15,6 +15,7 @@ import triarch
 from decoders import close, ids
 from probes import PAIRS, PROBES
 from triarch import checkpoint
+from triarch.cli.inspect import facts
 from triarch.errors import CorruptFile, InvalidInput, Unsupported
 from triarch.files import Folder
 from triarch.inputs.text import load_text
@@ -207,10 +208,21 @@ def test_words_of_their_own_are_kept_where_the_model_is_saved(tmp_path):
     rewrite(tmp_path, lambda tensors: tensors | {"lm_head.weight": WORDS})
     ours = triarch.load(tmp_path)
     triarch.save(ours, tmp_path / "again")
+    assert torch.equal(load_file(tmp_path / "again" / "model.safetensors")["lm_head.weight"], WORDS)
     wanted = ours(SOURCES, decoder_input_ids=TARGETS).logits
     theirs = transformers.T5ForConditionalGeneration.from_pretrained(tmp_path / "again").eval()
     assert torch.equal(triarch.load(tmp_path / "again")(SOURCES, decoder_input_ids=TARGETS).logits, wanted)
     close(theirs(SOURCES, decoder_input_ids=TARGETS).logits, wanted)
+
+
+@pytest.mark.parametrize("name", SHARED)
+@pytest.mark.parametrize("config", [{}, V11], ids=["1.0", "1.1 and flan"])
+def test_inspect_counts_words_and_tokens_under_whatever_name(tmp_path, config, name):
+    ours, _ = both(tmp_path, **config)
+    rewrite(tmp_path, lambda t: {**t, name: t["shared.weight"]}, without=SHARED, kept=[name])
+    found = facts(str(tmp_path))
+    assert found["parameters"] == sum(parameter.numel() for parameter in ours.parameters())
+    assert not found["unused"]
 
 
 def test_a_copy_of_the_embedding_is_no_head_of_its_own(tmp_path):
