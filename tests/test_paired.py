@@ -284,9 +284,9 @@ def test_a_folder_of_vocabularies_alone_is_read_with_the_name_of_its_family(mode
         assert one.vocab_size == len(json.loads((tmp_path / name).read_text()))
 
 
-def test_no_form_can_be_asked_of_pieces_that_do_not_spell_bytes(checkpoint):
-    with pytest.raises(Unsupported, match="do not spell out bytes"):
-        triarch.generate(triarch.load(checkpoint), "The fox", choice=["a", "b"], max_new_tokens=4)
+def test_a_form_is_spelled_in_pieces(checkpoint):
+    written = triarch.generate(triarch.load(checkpoint), "The fox", choice=["le chat", "la"], max_new_tokens=20)
+    assert written.text in ("le chat", "la")
 
 
 def test_stores_of_tokens_tell_models_of_pieces_apart(models, tmp_path):
