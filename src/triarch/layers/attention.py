@@ -104,7 +104,7 @@ class Attention(nn.Module):
         """
         q, k = self._split(self.q(x)), self._split(self.k(x if context is None else context))
         scores = q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5
-        return (scores if mask is None else scores.masked_fill(~mask, float("-inf"))).softmax(-1)
+        return (scores if mask is None else scores.masked_fill(~mask, torch.finfo(scores.dtype).min)).softmax(-1)
 
     def _keys_values(self, context: Tensor) -> tuple[Tensor, Tensor]:
         return self._split(self.k(context)), self._split(self.v(context))

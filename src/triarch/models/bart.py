@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from triarch import config, limits
 from triarch.config import hf
-from triarch.errors import InvalidInput
+from triarch.errors import InvalidInput, Unsupported
 from triarch.family import (
     Alias,
     Features,
@@ -58,7 +58,8 @@ class Config(config.Config):
     classifier_dropout: float = hf("classifier_dropout", 0.0, most=1)
     initializer_range: float = hf("init_std", 0.02)
     scaled: bool = hf("scale_embedding", False)  # token vectors are multiplied by the root of their size
-    tied: bool = hf("tie_word_embeddings", True)  # words are read off with the token embedding itself
+    # Words are read off with the token embedding itself; if not, sources and targets have token vectors of their own
+    tied: bool = hf("tie_word_embeddings", True)
     pad_id: int = hf("pad_token_id", 1, least=0, most=limits.VOCABULARY)
     begin_id: int = hf("bos_token_id", 0, least=0, most=limits.VOCABULARY)
     end_id: int = hf("eos_token_id", 2, least=0, most=limits.VOCABULARY)
@@ -123,6 +124,7 @@ class SourceEncoder(nn.Module):
 class Model(Network):
     """The encoder, the decoder, and on top of it whichever head was asked for."""
 
+    UNTIED = ("source_token", "target_token")
     PRESETS = {  # what the first of two trainings for a new source language changes
         "source": ("source_encoder",),
         "course": ("source_encoder", "source.position", "target.position", "token"),
@@ -135,7 +137,10 @@ class Model(Network):
     def __init__(self, c: Config, head: type[nn.Module]):
         super().__init__()
         self.config = c
-        self.token = nn.Embedding(c.target_vocab_size, c.hidden_size)
+        if c.tied:
+            self.token = nn.Embedding(c.target_vocab_size, c.hidden_size)  # before its other names: stored by this one
+        self.source_token = self.token if c.tied else nn.Embedding(c.target_vocab_size, c.hidden_size)
+        self.target_token = self.token if c.tied else nn.Embedding(c.target_vocab_size, c.hidden_size)
         self.source_encoder = SourceEncoder(c) if isinstance(c, SourceConfig) else None
         self.source = Embeddings(c)
         self.encoder = Encoder(_block(c, c.num_heads, c.intermediate_size) for _ in range(c.num_layers))
@@ -145,14 +150,14 @@ class Model(Network):
             _block(c, c.decoder_heads, c.decoder_intermediate_size, layer) for layer in range(c.decoder_layers)
         )
         self.decoder_norm = _last_norm(c)
-        self.head = head(c, self.token)
+        self.head = head(c, self.target_token)
 
     def encode(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Source:
         """(B, S) -> what is written from. Raises LimitExceeded for more tokens than there are positions."""
         places = positions_of(input_ids.shape[1], None, None, input_ids.device)
         mask = None if attention_mask is None else padding_mask(attention_mask)
         if self.source_encoder is None:
-            vectors = self._tokens(input_ids)
+            vectors = self._vectors(self.source_token, input_ids)
         else:
             vectors = self.source_encoder(input_ids, places, mask)
         x = self.encoder(self.source(vectors, places), mask)
@@ -235,15 +240,16 @@ class Model(Network):
         if isinstance(module, ConditionalGeneration):
             nn.init.zeros_(module.bias)
 
-    def _tokens(self, ids: Tensor) -> Tensor:
+    def _vectors(self, token: nn.Embedding, ids: Tensor) -> Tensor:
         scale = self.config.hidden_size**0.5 if self.config.scaled else 1.0
-        return look_up(self.token, ids, "token id") * scale
+        return look_up(token, ids, "token id") * scale
 
     def _target(self, ids: Tensor, attention_mask: Tensor | None, cache: Cache | None) -> tuple[Tensor, Tensor | None]:
         """(B, T) -> what goes into the first block, (B, T, D), and where each token may look among all so far."""
         T = ids.shape[1]
         seen = T if cache is None else cache.length + T
-        x = self.target(self._tokens(ids), positions_of(T, cache, attention_mask, ids.device))
+        vectors = self._vectors(self.target_token, ids)
+        x = self.target(vectors, positions_of(T, cache, attention_mask, ids.device))
         return x, causal_mask(attention_mask, T, seen, device=ids.device)
 
 
@@ -281,6 +287,8 @@ class Trunk(nn.Module):
 
 class ConditionalGeneration(nn.Module):
     """Every word of the target as the next one."""
+
+    UNTIED = ("words",)
 
     bias: Tensor
 
@@ -324,7 +332,8 @@ HEADS = {
     "BartForQuestionAnswering": QuestionAnswering,
 }
 
-SHARED = ("model.encoder.embed_tokens.weight", "model.decoder.embed_tokens.weight", "lm_head.weight")
+SHARED = "model.shared.weight"
+READ, WRITTEN = "model.encoder.embed_tokens.weight", "model.decoder.embed_tokens.weight"  # its copies, where tied
 
 # fmt: off
 WEIGHTS = Layout(
@@ -332,50 +341,52 @@ WEIGHTS = Layout(
     zeros=("final_logits_bias",),
     ignored=("model.encoder.version", "model.decoder.version"),  # marks of fairseq's own files
     rows={
-        "token.weight":                                       Stored("model.shared.weight", others=SHARED),
-        "source.position.weight":                             "model.encoder.embed_positions.weight",
-        "source.norm.*":                                      "model.encoder.layernorm_embedding.*",
-        "encoder_norm.*":                                     "model.encoder.layer_norm.*",
-        "encoder.blocks.#.attention.q.*":                     "model.encoder.layers.#.self_attn.q_proj.*",
-        "encoder.blocks.#.attention.k.*":                     "model.encoder.layers.#.self_attn.k_proj.*",
-        "encoder.blocks.#.attention.v.*":                     "model.encoder.layers.#.self_attn.v_proj.*",
-        "encoder.blocks.#.attention.out.*":                   "model.encoder.layers.#.self_attn.out_proj.*",
-        "encoder.blocks.#.attention_norm.*":                  "model.encoder.layers.#.self_attn_layer_norm.*",
-        "encoder.blocks.#.feed_forward.up.*":                 "model.encoder.layers.#.fc1.*",
-        "encoder.blocks.#.feed_forward.down.*":               "model.encoder.layers.#.fc2.*",
-        "encoder.blocks.#.feed_forward_norm.*":               "model.encoder.layers.#.final_layer_norm.*",
-        "target.position.weight":                             "model.decoder.embed_positions.weight",
-        "target.norm.*":                                      "model.decoder.layernorm_embedding.*",
-        "decoder_norm.*":                                     "model.decoder.layer_norm.*",
-        "decoder.blocks.#.attention.q.*":                     "model.decoder.layers.#.self_attn.q_proj.*",
-        "decoder.blocks.#.attention.k.*":                     "model.decoder.layers.#.self_attn.k_proj.*",
-        "decoder.blocks.#.attention.v.*":                     "model.decoder.layers.#.self_attn.v_proj.*",
-        "decoder.blocks.#.attention.out.*":                   "model.decoder.layers.#.self_attn.out_proj.*",
-        "decoder.blocks.#.attention_norm.*":                  "model.decoder.layers.#.self_attn_layer_norm.*",
-        "decoder.blocks.#.cross_attention.q.*":               "model.decoder.layers.#.encoder_attn.q_proj.*",
-        "decoder.blocks.#.cross_attention.k.*":               "model.decoder.layers.#.encoder_attn.k_proj.*",
-        "decoder.blocks.#.cross_attention.v.*":               "model.decoder.layers.#.encoder_attn.v_proj.*",
-        "decoder.blocks.#.cross_attention.out.*":"model.decoder.layers.#.encoder_attn.out_proj.*",
-        "decoder.blocks.#.cross_attention_norm.*":"model.decoder.layers.#.encoder_attn_layer_norm.*",
-        "decoder.blocks.#.feed_forward.up.*":                 "model.decoder.layers.#.fc1.*",
-        "decoder.blocks.#.feed_forward.down.*":               "model.decoder.layers.#.fc2.*",
-        "decoder.blocks.#.feed_forward_norm.*":               "model.decoder.layers.#.final_layer_norm.*",
-        "source_encoder.token.weight":                        "model.source.embed_tokens.weight",
-        "source_encoder.position.weight":                     "model.source.embed_positions.weight",
-        "source_encoder.norm.*":                              "model.source.layernorm_embedding.*",
-        "source_encoder.encoder.blocks.#.attention.q.*":      "model.source.layers.#.self_attn.q_proj.*",
-        "source_encoder.encoder.blocks.#.attention.k.*":      "model.source.layers.#.self_attn.k_proj.*",
-        "source_encoder.encoder.blocks.#.attention.v.*":      "model.source.layers.#.self_attn.v_proj.*",
-        "source_encoder.encoder.blocks.#.attention.out.*":    "model.source.layers.#.self_attn.out_proj.*",
-        "source_encoder.encoder.blocks.#.attention_norm.*":   "model.source.layers.#.self_attn_layer_norm.*",
-        "source_encoder.encoder.blocks.#.feed_forward.up.*":  "model.source.layers.#.fc1.*",
-        "source_encoder.encoder.blocks.#.feed_forward.down.*":"model.source.layers.#.fc2.*",
-        "source_encoder.encoder.blocks.#.feed_forward_norm.*":"model.source.layers.#.final_layer_norm.*",
-        "head.words.weight":                                  "lm_head.weight",
-        "head.bias":                                          "final_logits_bias",
-        "head.dense.*":                                       "classification_head.dense.*",
-        "head.out.*":                                         "classification_head.out_proj.*",
-        "head.span.*":                                        "qa_outputs.*",
+        "token.weight":                                        Stored(SHARED, others=(READ, WRITTEN, "lm_head.weight")),
+        "source_token.weight":                                 Stored(READ, others=(SHARED,)),
+        "target_token.weight":                                 Stored(WRITTEN, others=(SHARED,)),
+        "source.position.weight":                              "model.encoder.embed_positions.weight",
+        "source.norm.*":                                       "model.encoder.layernorm_embedding.*",
+        "encoder_norm.*":                                      "model.encoder.layer_norm.*",
+        "encoder.blocks.#.attention.q.*":                      "model.encoder.layers.#.self_attn.q_proj.*",
+        "encoder.blocks.#.attention.k.*":                      "model.encoder.layers.#.self_attn.k_proj.*",
+        "encoder.blocks.#.attention.v.*":                      "model.encoder.layers.#.self_attn.v_proj.*",
+        "encoder.blocks.#.attention.out.*":                    "model.encoder.layers.#.self_attn.out_proj.*",
+        "encoder.blocks.#.attention_norm.*":                   "model.encoder.layers.#.self_attn_layer_norm.*",
+        "encoder.blocks.#.feed_forward.up.*":                  "model.encoder.layers.#.fc1.*",
+        "encoder.blocks.#.feed_forward.down.*":                "model.encoder.layers.#.fc2.*",
+        "encoder.blocks.#.feed_forward_norm.*":                "model.encoder.layers.#.final_layer_norm.*",
+        "target.position.weight":                              "model.decoder.embed_positions.weight",
+        "target.norm.*":                                       "model.decoder.layernorm_embedding.*",
+        "decoder_norm.*":                                      "model.decoder.layer_norm.*",
+        "decoder.blocks.#.attention.q.*":                      "model.decoder.layers.#.self_attn.q_proj.*",
+        "decoder.blocks.#.attention.k.*":                      "model.decoder.layers.#.self_attn.k_proj.*",
+        "decoder.blocks.#.attention.v.*":                      "model.decoder.layers.#.self_attn.v_proj.*",
+        "decoder.blocks.#.attention.out.*":                    "model.decoder.layers.#.self_attn.out_proj.*",
+        "decoder.blocks.#.attention_norm.*":                   "model.decoder.layers.#.self_attn_layer_norm.*",
+        "decoder.blocks.#.cross_attention.q.*":                "model.decoder.layers.#.encoder_attn.q_proj.*",
+        "decoder.blocks.#.cross_attention.k.*":                "model.decoder.layers.#.encoder_attn.k_proj.*",
+        "decoder.blocks.#.cross_attention.v.*":                "model.decoder.layers.#.encoder_attn.v_proj.*",
+        "decoder.blocks.#.cross_attention.out.*":              "model.decoder.layers.#.encoder_attn.out_proj.*",
+        "decoder.blocks.#.cross_attention_norm.*":             "model.decoder.layers.#.encoder_attn_layer_norm.*",
+        "decoder.blocks.#.feed_forward.up.*":                  "model.decoder.layers.#.fc1.*",
+        "decoder.blocks.#.feed_forward.down.*":                "model.decoder.layers.#.fc2.*",
+        "decoder.blocks.#.feed_forward_norm.*":                "model.decoder.layers.#.final_layer_norm.*",
+        "source_encoder.token.weight":                         "model.source.embed_tokens.weight",
+        "source_encoder.position.weight":                      "model.source.embed_positions.weight",
+        "source_encoder.norm.*":                               "model.source.layernorm_embedding.*",
+        "source_encoder.encoder.blocks.#.attention.q.*":       "model.source.layers.#.self_attn.q_proj.*",
+        "source_encoder.encoder.blocks.#.attention.k.*":       "model.source.layers.#.self_attn.k_proj.*",
+        "source_encoder.encoder.blocks.#.attention.v.*":       "model.source.layers.#.self_attn.v_proj.*",
+        "source_encoder.encoder.blocks.#.attention.out.*":     "model.source.layers.#.self_attn.out_proj.*",
+        "source_encoder.encoder.blocks.#.attention_norm.*":    "model.source.layers.#.self_attn_layer_norm.*",
+        "source_encoder.encoder.blocks.#.feed_forward.up.*":   "model.source.layers.#.fc1.*",
+        "source_encoder.encoder.blocks.#.feed_forward.down.*": "model.source.layers.#.fc2.*",
+        "source_encoder.encoder.blocks.#.feed_forward_norm.*": "model.source.layers.#.final_layer_norm.*",
+        "head.words.weight":                                   "lm_head.weight",
+        "head.bias":                                           "final_logits_bias",
+        "head.dense.*":                                        "classification_head.dense.*",
+        "head.out.*":                                          "classification_head.out_proj.*",
+        "head.span.*":                                         "qa_outputs.*",
     },
 )
 # fmt: on
@@ -444,6 +455,8 @@ class SourceConfig(Config):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if not self.tied:
+            raise Unsupported("config tie_word_embeddings=false is not implemented for bart-source; set true")
         if self.hidden_size % self.source_heads:
             raise InvalidInput(f"d_model {self.hidden_size} does not split into {self.source_heads} attention heads")
 

@@ -10,6 +10,7 @@ Rows are looked up from our side, by the names the model itself lists, so a digi
 
 import re
 from collections import defaultdict
+from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from functools import cache, cached_property
@@ -213,20 +214,22 @@ def load(
 
 
 def untie(model: Network, layout: Layout, entries: dict[str, Entry]) -> None:
-    """Take apart what a head's `UNTIED` names where the checkpoint holds other values for it than for what it shares.
+    """Take apart what `UNTIED` names where the checkpoint holds other values for it than for what it shares.
 
     For `model` on the meta device. All other tied tensors are what config.json says.
     """
     first = {id(tensor): name for name, tensor in model.named_parameters()}
-    for part in getattr(model.head, "UNTIED", ()):
-        layer = getattr(model.head, part)
-        own, shared = (
-            _renamed(layout.find(name), entries).name for name in (f"head.{part}.weight", first[id(layer.weight)])
-        )
-        if own == shared or own not in entries or shared not in entries:
-            continue
-        if not torch.equal(entries[own].read(), entries[shared].read()):
-            layer.weight = nn.Parameter(torch.empty_like(layer.weight))
+    for owner, prefix in ((model, ""), (model.head, "head.")):
+        for part in getattr(owner, "UNTIED", ()):
+            layer = getattr(owner, part)
+            own, shared = (
+                _renamed(layout.find(name), entries).name
+                for name in (f"{prefix}{part}.weight", first[id(layer.weight)])
+            )
+            if own == shared or own not in entries or shared not in entries:
+                continue
+            if not torch.equal(entries[own].read(), entries[shared].read()):
+                setattr(owner, part, deepcopy(layer))
 
 
 def _renamed(row: Stored, entries: dict[str, Entry]) -> Stored:
