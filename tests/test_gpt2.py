@@ -147,6 +147,21 @@ def test_texts_that_share_a_row_may_together_be_longer_than_the_model_reads(mode
         assert ours(*in_one_row(ids(1, 48), ids(1, 40))).logits.shape[1] == 88
 
 
+def test_padding_takes_no_positions(model):
+    ours, _, _ = model
+    padded, mask = torch.nn.functional.pad(ids(1, 40), (0, 20)), (torch.arange(60) < 40).long()[None]
+    with torch.no_grad():
+        close(ours(padded, mask).logits[:, :40], ours(ids(1, 40)).logits)
+
+
+def test_padding_within_a_text_takes_a_place_as_in_the_reference(tmp_path):
+    ours, theirs = both(tmp_path)
+    mask = torch.tensor([[1, 1, 1, 0, 0, 1, 1, 1, 1]])
+    with torch.no_grad():
+        got, wanted = ours(ids(1, 9), mask).logits, theirs(ids(1, 9), attention_mask=mask).logits
+    close(got[mask == 1], wanted[mask == 1])
+
+
 def test_more_tokens_than_there_are_positions_are_refused(model):
     ours, _, _ = model
     with torch.no_grad(), pytest.raises(LimitExceeded, match="49 tokens, but the model has 48 positions"):

@@ -161,6 +161,24 @@ def test_texts_of_a_batch_are_stretched_by_their_own_length(tmp_path):
         close(got[1:, 20:], ours(short).logits)
 
 
+@pytest.mark.parametrize("kind", ["dynamic", "longrope"])
+def test_texts_that_share_a_row_are_stretched_by_their_own_length(tmp_path, kind):
+    name, rest = STRETCHED[kind]
+    ours, _ = both(tmp_path, max_position_embeddings=48, rope_scaling={"rope_type": name} | rest | TRAINED)
+    texts = [ids(1, 12), ids(1, 60 if kind == "dynamic" else 40, seed=2), ids(1, 9, seed=3)]
+    with torch.no_grad():
+        close(ours(*in_one_row(*texts)).logits, torch.cat([ours(text).logits for text in texts], 1))
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_padding_within_a_text_takes_a_place_as_in_the_reference(tmp_path, name):
+    ours, theirs = both(tmp_path, name)
+    mask = torch.tensor([[1, 1, 1, 0, 0, 1, 1, 1, 1]])
+    with torch.no_grad():
+        got, wanted = ours(ids(1, 9), mask).logits, theirs(ids(1, 9), attention_mask=mask).logits
+    close(got[mask == 1], wanted[mask == 1])
+
+
 MOST = {
     "as it stands": ({}, 48),
     "linear": ({"rope_scaling": {"type": "linear", "factor": 2.5}}, 120),

@@ -33,7 +33,7 @@ from triarch.family import (
 )
 from triarch.layers import rotary
 from triarch.layers.attention import attend, causal_mask
-from triarch.layers.cache import Cache, KeyValues, positions_of
+from triarch.layers.cache import Cache, KeyValues, lengths_of, positions_of
 from triarch.layers.dropout import Dropout
 from triarch.layers.embeddings import check_length, last_token, look_up
 from triarch.layers.feed_forward import ACTIVATIONS, GatedFeedForward
@@ -326,11 +326,10 @@ class Model(Network):
         """
         T, device = input_ids.shape[1], input_ids.device
         places = positions_of(T, cache, attention_mask, device)
-        if attention_mask is None:
-            lengths = [T if cache is None else cache.length + T]
-        else:
-            lengths = ((places + 1) * (attention_mask[:, -T:] != 0)).amax(1).tolist()
-        check_length(max(lengths), self.config.max_tokens)
+        lengths: Tensor | int = T if cache is None else cache.length + T
+        if attention_mask is not None:
+            lengths = lengths_of(places, attention_mask)
+        check_length(int(lengths.max()) if isinstance(lengths, Tensor) else lengths, self.config.max_tokens)
         # Layers with the same window have forgotten the same tokens
         seen = {w: T + (0 if cache is None else cache[layer].held) for layer, w in enumerate(self.windows)}
         masks = {w: causal_mask(attention_mask, T, count, w, device=device) for w, count in seen.items()}
