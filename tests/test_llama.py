@@ -11,6 +11,7 @@ import decoders
 import triarch
 from decoders import close, ids, in_one_row, left_padded, stepwise, their_stepwise
 from triarch.errors import InvalidInput, LimitExceeded, TriarchError, Unsupported
+from triarch.layers.attention import attend
 from triarch.layers.cache import Cache
 from triarch.models import family
 
@@ -278,6 +279,11 @@ def test_a_classifier_reads_the_last_token_of_a_padded_text(tmp_path):
         close(model(padded, mask).logits, model(text).logits)
 
 
+def test_a_text_of_one_token_drops_attention_too():
+    q, k, v = (torch.ones(1, heads, 1, 2) for heads in (4, 2, 2))
+    assert attend(q, k, v, None, dropout=1.0).count_nonzero() == 0
+
+
 # Files
 
 
@@ -343,6 +349,8 @@ REFUSED = {
         Unsupported,
         "partial_rotary_factor",
     ),
+    "attention that looks ahead": ({"is_causal": False}, Unsupported, "is_causal=False is not implemented"),
+    "a factor without a type": ({"rope_scaling": {"factor": 2.0}}, InvalidInput, "names no type"),
     "llama3 without its bounds": ({"rope_scaling": {"type": "llama3", "factor": 8.0}}, InvalidInput, "low_freq_factor"),
     "llama3 with bounds that cross": (
         {"rope_scaling": {"type": "llama3"} | LLAMA3 | {"high_freq_factor": 1.0}},

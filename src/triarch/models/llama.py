@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from triarch import config, limits
 from triarch.config import hf
-from triarch.errors import InvalidInput, Unsupported, show
+from triarch.errors import InvalidInput, Unsupported, show, some
 from triarch.family import (
     Alias,
     Features,
@@ -93,7 +93,7 @@ class Config(config.Config):
             )
         if self.head_size % 2:
             raise InvalidInput(f"heads of size {self.head_size} cannot be rotated; wanted an even head_dim")
-        self.only(partial_rotary_factor=1.0)
+        self.only(partial_rotary_factor=1.0, is_causal=True)
         _ = self.rotary  # checked now, not at the first forward pass
 
     @property
@@ -189,6 +189,8 @@ def _type_of(scaling: dict[str, Any]) -> Any:
     new, old = scaling.get("rope_type"), scaling.get("type")  # the second is the older name; files may hold both
     if new is not None and old is not None and new != old:
         raise InvalidInput(f"config rope_scaling has the types {show(new)} and {show(old)}; leave one of them")
+    if not (new or old) and scaling:
+        raise InvalidInput(f"config rope_scaling names no type beside {some(list(scaling))}; add rope_type")
     return new or old or "default"
 
 
