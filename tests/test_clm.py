@@ -15,6 +15,7 @@ import tiny
 import triarch
 from material import loss_of
 from triarch.errors import InvalidInput, LimitExceeded, Unsupported
+from triarch.family import NextWordScores
 from triarch.inputs.token_bytes import token_bytes
 from triarch.inputs.train_vocabulary import save_vocabulary, train_vocabulary
 from triarch.models import family
@@ -162,6 +163,13 @@ def test_bits_per_byte_is_the_loss_of_the_whole_text_in_bits(gpt2, made):
     assert found["bits_per_byte"] == pytest.approx(nats / math.log(2) / len("".join(texts).encode()), rel=1e-5)
     assert found["perplexity"] == pytest.approx(math.exp(nats / count), rel=1e-5)
     assert math.isnan(made.measure([])["bits_per_byte"])
+
+
+def test_a_vocabulary_of_fewer_tokens_than_the_mark_of_what_is_ignored_is_measured(made):
+    made.__dict__["_bytes"] = np.ones(50, np.int64)
+    batch = made.batch([made.continued([Stretch(np.arange(3, 3 + n), False, False)]) for n in (9, 4)])
+    rows = made.outcomes(NextWordScores(torch.zeros(11, 50)), batch)
+    assert [row[1:2] + row[3:] for row in rows] == [(8, 8), (3, 3)]
 
 
 # Running text
