@@ -125,6 +125,28 @@ def test_masks_that_lie_among_the_weights_are_passed_over(model, prefix):
     assert_same(reloaded(stored, folder), ours)
 
 
+@pytest.fixture
+def doubled(tmp_path):
+    """A checkpoint with a head for choices beside that for words."""
+    _, theirs = decoders.both(tmp_path, "GPT2DoubleHeadsModel", "gpt2", **TINY)
+    (tmp_path / "generation_config.json").unlink()  # which has the ids of the full vocabulary
+    return tmp_path, theirs
+
+
+@pytest.mark.parametrize("head", [None, "GPT2LMHeadModel"])
+def test_a_checkpoint_with_two_heads_writes(doubled, head):
+    folder, theirs = doubled
+    with torch.no_grad():
+        close(triarch.load(folder, head=head)(ids(2, 9)).logits, theirs(ids(2, 9)).logits)
+    assert triarch.generate(triarch.load(folder, head=head), [5, 6], max_new_tokens=3).ids
+
+
+def test_two_heads_of_another_shape_are_refused():
+    kind = family("gpt2")
+    with pytest.raises(Unsupported, match="summary_proj_to_labels=False"):
+        kind.build(kind.config(TINY | {"summary_proj_to_labels": False}), "GPT2DoubleHeadsModel")
+
+
 # Cache, padding, several texts in a row
 
 
