@@ -16,6 +16,7 @@ import json
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 THREADS, PROMPT, NEW, ROUNDS = 2, 128, 64, 3
@@ -261,8 +262,9 @@ def main() -> None:
             if who in PACKAGES and importlib.util.find_spec(PACKAGES[who]) is None:
                 sys.exit(f"benchmarks/decoders.py: {who} is not installed; install it, or say --without {who}")
         if not (given.work / name).exists():
-            one(given, name, "make", "")
-        found = {peer: json.loads(one(given, name, *peer)) for peer in peers}
+            one(__file__, given.work, name, "make", "")
+        more = ["--beams", str(given.beams)]
+        found = {peer: json.loads(one(__file__, given.work, name, *peer, more=more)) for peer in peers}
         if given.json:
             print(json.dumps({"model": name, "beams": given.beams, "found": [[*k, v] for k, v in found.items()]}))
             continue
@@ -276,8 +278,9 @@ def main() -> None:
     return None
 
 
-def one(given: argparse.Namespace, *what: str) -> str:
-    command = [sys.executable, __file__, "--work", str(given.work), "--beams", str(given.beams), "--one", *what]
+def one(script: str, work: Path, *what: str, more: Sequence[str] = ()) -> str:
+    """The last line that a script prints of one measurement, in a process of its own."""
+    command = [sys.executable, script, "--work", str(work), *more, "--one", *what]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         sys.exit(f"{' '.join(what)} failed:\n{done.stderr}")

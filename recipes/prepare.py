@@ -2,22 +2,28 @@
 
     python recipes/prepare.py intents --data DIR --output work/data
 
-NAME is a recipe's: intents, sentiment, pos, entities, qa, books or shakespeare. DIR holds the public sources in folders
-of their names: clinc150 (https://github.com/clinc/oos-eval), sst2, ud_ewt (https://universaldependencies.org), wnut17
-(https://github.com/leondz/emerging_entities_17), squad2_dev_half and fairytaleqa, classic_books, tinyshakespeare
-(https://github.com/karpathy/char-rnn). What a preparation leaves out it says.
+NAME is a recipe's: intents, sentiment, pos, entities, qa, books, shakespeare, translation, splitting or tldr. DIR holds
+the public sources in folders of their names: clinc150 (https://github.com/clinc/oos-eval), sst2, ud_ewt
+(https://universaldependencies.org), wnut17 (https://github.com/leondz/emerging_entities_17), squad2_dev_half and
+fairytaleqa, classic_books, tinyshakespeare (https://github.com/karpathy/char-rnn), tatoeba_fra_eng
+(https://www.manythings.org/anki), wiki_split (https://github.com/google-research-datasets/wiki-split), scitldr
+(https://github.com/allenai/scitldr). What a preparation leaves out it says.
 """
 
 import argparse
 import gzip
 import json
+import random
 import re
 import shutil
 import sys
+import zipfile
+import zlib
 from collections.abc import Iterable
 from pathlib import Path
 
 SQUAD = {"Immune_system": "validation", "Normans": "test", "Steam_engine": "test"}  # by article; the others train
+PARALLEL = 20_000  # pairs of sentences
 HELD_OUT_BOOKS = (
     "Jane_Austen_Persuasion",
     "H_G_Wells_The_Time_Machine",
@@ -104,12 +110,67 @@ def shakespeare(data: Path, output: Path) -> None:
     (output / "validation.txt").write_text(text[border:], encoding="utf-8")
 
 
+def translation(data: Path, output: Path) -> None:
+    """French with its English, split by English sentence; what was held out in French is not learned from either.
+
+    The English of the training part goes into a file of its own, for learning what English is like.
+    """
+    with zipfile.ZipFile(data / "tatoeba_fra_eng" / "fra-eng.zip") as archive:
+        lines = archive.read("fra-eng/fra.txt").decode("utf-8").splitlines()
+    pairs = [line.split("\t")[:2] for line in lines]
+    parts: dict[str, list[dict]] = {"train": [], "validation": [], "test": []}
+    for english, french in pairs:
+        number = zlib.crc32(english.encode()) % 100
+        parts["test" if number == 0 else "validation" if number == 1 else "train"].append(
+            {"source": french, "target": english}
+        )
+    held_out: set[str] = set()
+    for name in ("test", "validation", "train"):  # the same French may have been said in several ways
+        rows = [row for row in parts[name] if row["source"] not in held_out]
+        print(f"{name}: {len(rows)} kept, {len(parts[name]) - len(rows)} with French that is held out", file=sys.stderr)
+        held_out |= {row["source"] for row in rows}
+        parts[name] = rows
+    for name, rows in parts.items():
+        random.Random(0).shuffle(rows)
+        write(output / f"{name}.jsonl", rows)
+    write(output / "parallel.jsonl", parts["train"][:PARALLEL])  # as of a language of which there is little
+    write(output / "parallel-half.jsonl", parts["train"][: PARALLEL // 2])
+    for name, column in (("english", "target"), ("french", "source")):
+        texts = list(dict.fromkeys(row[column] for row in parts["train"]))  # in their random order
+        (output / f"{name}.txt").write_text("\n".join(texts) + "\n", encoding="utf-8")
+
+
+def splitting(data: Path, output: Path) -> None:
+    """A long sentence and the two that say the same; of the three parts the first is learned from."""
+    for theirs, ours in (("tune", "train"), ("validation", "validation"), ("test", "test")):
+        lines = (data / "wiki_split" / f"{theirs}.tsv").read_text(encoding="utf-8").splitlines()
+        pairs = (line.split("\t") for line in lines)
+        rows = [{"source": one, "target": two.replace(" <::::> ", " ")} for one, two in pairs]
+        write(output / f"{ours}.jsonl", rows)
+        if ours == "train":
+            (output / "english.txt").write_text("\n".join(row["source"] for row in rows) + "\n", encoding="utf-8")
+
+
+def tldr(data: Path, output: Path) -> None:
+    """Abstracts of papers and what their authors say of them in a sentence."""
+    for theirs, ours in (("train", "train"), ("dev", "validation"), ("test", "test")):
+        lines = (data / "scitldr" / f"{theirs}.jsonl").read_text(encoding="utf-8").splitlines()
+        found = (json.loads(line) for line in lines)
+        rows = [{"source": " ".join(row["source"]), "target": row["target"][0]} for row in found]
+        write(output / f"{ours}.jsonl", rows)
+        if ours == "train":
+            (output / "english.txt").write_text("\n\n".join(row["source"] for row in rows) + "\n", encoding="utf-8")
+
+
 def write(path: Path, rows: Iterable[dict]) -> None:
     with path.open("w", encoding="utf-8") as file:
         file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
 
-RECIPES = {made.__name__: made for made in (intents, sentiment, pos, entities, qa, books, shakespeare)}
+RECIPES = {
+    made.__name__: made
+    for made in (intents, sentiment, pos, entities, qa, books, shakespeare, translation, splitting, tldr)
+}
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

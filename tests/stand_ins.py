@@ -15,6 +15,7 @@ KINDS = {
     "qa": {"architecture": "BertForQuestionAnswering"},
     "bert-books": {"architecture": "BertForPreTraining"},
     "text-books": {"model_type": "gpt2", "architecture": "GPT2LMHeadModel", "n_positions": 512},
+    "french-english": {"model_type": "bart", "architecture": "BartForConditionalGeneration"},
 }
 CARD = """---
 license: cc-by-4.0

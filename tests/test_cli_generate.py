@@ -165,13 +165,22 @@ def test_errors_are_one_line_and_have_their_code(run, args, code, message):
 
 
 @pytest.mark.parametrize(
-    "name, code, message", [("bert-labels", 1, "no head that gives NextWordScores"), ("nowhere", 4, "no folder")]
+    "name, code, message",
+    [("bert-labels", 1, "no head that gives NextWordScores or TargetWordScores"), ("nowhere", 4, "no folder")],
 )
 def test_a_model_that_generates_is_needed(capsys, tmp_path, name, code, message):
     if name in tiny.MODELS:
         tiny.write_checkpoint(tmp_path / name, **tiny.MODELS[name])
     assert main(["generate", PROMPT, "-m", str(tmp_path / name)]) == code
     assert message in capsys.readouterr().err
+
+
+def test_an_encoder_decoder_writes_from_its_source(capsys, tmp_path):
+    folder = tiny.write_checkpoint(tmp_path, **tiny.MODELS["bart"])
+    options = {"max_new_tokens": 5, "num_beams": 2}
+    assert main(["generate", PROMPT, "-m", str(folder), "--max-new-tokens", "5", "--num-beams", "2", "--json"]) == 0
+    written = json.loads(capsys.readouterr().out)
+    assert written["ids"] == triarch.generate(triarch.load(folder), PROMPT, **options).ids
 
 
 def test_a_model_without_a_template_cannot_chat(capsys, tmp_path):

@@ -95,7 +95,7 @@ def test_train_on_a_row_that_is_no_text_writes_nothing(run, tmp_path, data, name
     "args, message, code",
     [
         (["--kind", "wordpice"], "did you mean wordpiece", 2),
-        (["--family", "bart"], "did you mean bert", 4),
+        (["--family", "berd"], "did you mean bert", 4),
         (["--vocab-size", "9"], "ask for at least", 2),
         (["--kind", "unigram", "--min-frequency", "2"], "leave it out", 2),
     ],

@@ -19,7 +19,7 @@ from triarch.family import NextWordScores
 from triarch.inputs.token_bytes import token_bytes
 from triarch.inputs.train_vocabulary import save_vocabulary, train_vocabulary
 from triarch.models import family
-from triarch.objectives._base import IGNORED, Stretch
+from triarch.objectives._base import IGNORED, Batch, Stretch
 from triarch.objectives.chat import Chat
 from triarch.objectives.clm import Clm
 from triarch.objectives.distillation import Distillation
@@ -165,11 +165,16 @@ def test_bits_per_byte_is_the_loss_of_the_whole_text_in_bits(gpt2, made):
     assert math.isnan(made.measure([])["bits_per_byte"])
 
 
-def test_a_vocabulary_of_fewer_tokens_than_the_mark_of_what_is_ignored_is_measured(made):
-    made.__dict__["_bytes"] = np.ones(50, np.int64)
-    batch = made.batch([made.continued([Stretch(np.arange(3, 3 + n), False, False)]) for n in (9, 4)])
-    rows = made.outcomes(NextWordScores(torch.zeros(11, 50)), batch)
-    assert [row[1:2] + row[3:] for row in rows] == [(8, 8), (3, 3)]
+def test_bytes_are_counted_with_fewer_tokens_than_the_mark_of_those_ignored(tmp_path):
+    """A vocabulary of letters has fewer than a hundred, and -100 is no place in it."""
+    processor = train_vocabulary(["cab"], "characters", 20, family("gpt2").text)
+    made = Clm(processor)
+    ids = processor.encode("cab", special_tokens=False).ids
+    words = torch.tensor([[*ids, IGNORED]])
+    batch = Batch({}, {"words": words}, {made.NAME: 3.0}, [None])
+    scores = NextWordScores(torch.zeros(3, len(processor.tokenizer.get_vocab())))
+    ((*_, size),) = made.outcomes(scores, batch)
+    assert size == 3
 
 
 # Running text

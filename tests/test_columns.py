@@ -45,6 +45,14 @@ from triarch.training.data.reading import read, rows_of
             {"text": "query", "text_pair": "passage", "label": "label"},
         ),
         ({"content": "a", "url": "b"}, "documents", {"text": "content"}),
+        ({"source": "a", "target": "b"}, "seq2seq", {"source": "source", "target": "target"}),
+        ({"Input": "a", "Output": "b"}, "seq2seq", {"source": "Input", "target": "Output"}),
+        ({"src": "a", "tgt": "b"}, "seq2seq", {"source": "src", "target": "tgt"}),
+        ({"document": "a", "summary": "b", "id": 1}, "seq2seq", {"source": "document", "target": "summary"}),
+        ({"article": "a", "highlights": "b"}, "seq2seq", {"source": "article", "target": "highlights"}),
+        ({"text": "a", "summary": "b"}, "seq2seq", {"source": "text", "target": "summary"}),
+        ({"text": "a", "target": "b", "source": "c"}, "classification", {"text": "text", "label": "target"}),
+        ({"text": "a", "target": 1, "input": "c"}, "classification", {"text": "text", "label": "target"}),
     ],
 )
 def test_kind_and_columns_are_told_by_usual_names_and_values(row, kind, columns):
@@ -97,12 +105,45 @@ def test_whole_numbers_written_as_fractions_are_not_guessed_at(kind, label):
         ),
         ({"review": "a", "content": "b", "label": 1}, "the text of classification may be any of review, content"),
         ({"text": "a", "stars": 1, "intent": "b"}, "the label of classification may be any of stars, intent"),
+        (
+            {"article": "a", "highlights": "b", "summary": "c"},
+            "may be article to summary or article to highlights; say which: --column source=article",
+        ),
         ({"foo": "a", "bar": "b"}, "the columns \\(foo, bar\\) fit no kind of rows; .*--column text=foo"),
     ],
 )
 def test_columns_that_may_be_several_are_asked_about(row, message):
     with pytest.raises(InvalidInput, match=message):
         rows_of([row])
+
+
+def test_two_languages_of_a_translation_are_read_in_their_order_or_as_named():
+    row = {"id": "1", "translation": {"en": "Hello", "fr": "Bonjour"}}
+    rows = rows_of([row])
+    assert list(rows) == [{"source": "Hello", "target": "Bonjour"}]
+    assert str(rows.reading) == "seq2seq (source = translation.en, target = translation.fr; not read: id)"
+    other = rows_of([row], columns={"source": "translation.fr", "target": "translation.en"})
+    assert list(other) == [{"source": "Bonjour", "target": "Hello"}]
+    three = {"translation": {"en": "a", "fr": "b", "de": "c"}}
+    with pytest.raises(InvalidInput, match=r"fit no kind of rows; .*translation\.en"):
+        rows_of([three])
+    assert rows_of([three], columns={"source": "translation.de", "target": "translation.en"}).reading.kind == "seq2seq"
+    with pytest.raises(InvalidInput, match=r"row 2: target \(column translation\.fr\) is missing"):
+        rows_of([row, {"translation": {"en": "Hello"}}])
+    with pytest.raises(InvalidInput, match=r"row 2: source \(column translation\.en\) is missing"):
+        rows_of([row, {"translation": None}])
+
+
+def test_a_table_without_a_header_has_its_source_and_target_by_number(file):
+    rows = read(file("a.tsv", "Hello\tBonjour\tx\nYes\tOui\ty\n"), columns={"source": 1, "target": 2})
+    assert list(rows) == [{"source": "Hello", "target": "Bonjour"}, {"source": "Yes", "target": "Oui"}]
+    assert rows.reading.kind == "seq2seq"
+
+
+def test_one_half_of_a_pair_may_be_named():
+    assert list(rows_of([{"text": "a", "title": "b"}], columns={"target": "title"})) == [{"source": "a", "target": "b"}]
+    with pytest.raises(InvalidInput, match="known as the target of seq2seq among text, title"):
+        rows_of([{"text": "a", "title": "b"}], kind="seq2seq")
 
 
 def test_columns_that_were_named_are_taken():

@@ -8,22 +8,26 @@ from triarch.layers.dropout import Dropout, dropped_attention, kept
 
 
 def ours_and_plain(p, mask=None, dtype=torch.float32):
-    """dropped_attention, and the formula with the same draws, with the gradients of both."""
+    """dropped_attention, and the formula with the same draws, with the gradients of both; of a mask of numbers too."""
     torch.manual_seed(1)
     results = []
     q, k, v = (torch.randn(2, 3, 5, 4, dtype=dtype) for _ in range(3))
     for plain in (False, True):
         inputs = [x.clone().requires_grad_() for x in (q, k, v)]
+        added = None if mask is None or mask.dtype == torch.bool else mask.clone().requires_grad_()
         torch.manual_seed(2)
         if plain:
             scores = inputs[0] @ inputs[1].transpose(-1, -2) / 2
-            scores = scores if mask is None else scores.masked_fill(~mask, float("-inf"))
+            if added is not None:
+                scores = scores + added
+            elif mask is not None:
+                scores = scores.masked_fill(~mask, float("-inf"))
             weights = scores.softmax(-1)
             y = (weights * kept(weights.shape, p) / (1 - p)) @ inputs[2]
         else:
-            y = dropped_attention(*inputs, mask, p)
+            y = dropped_attention(*inputs, mask if added is None else added, p)
         (y * torch.arange(4)).sum().backward()
-        results.append([y, *(x.grad for x in inputs)])
+        results.append([y, *(x.grad for x in (*inputs, *([] if added is None else [added])))])
     return zip(*results, strict=True)
 
 
@@ -83,6 +87,21 @@ def test_attention_and_its_gradients_are_those_of_the_formula(masked):
     mask = torch.tensor([[1, 1, 1, 0, 0], [1, 1, 1, 1, 1]]).bool()[:, None, None] if masked else None
     for ours, plain in ours_and_plain(0.3, mask):
         torch.testing.assert_close(ours, plain, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 5, 5), (1, 3, 5, 5), (2, 1, 1, 5), (5, 5)], ids=str)
+def test_what_is_added_to_scores_has_the_gradient_of_the_formula(shape):
+    added = torch.randn(shape, generator=torch.Generator().manual_seed(4))
+    for ours, plain in ours_and_plain(0.3, added):
+        torch.testing.assert_close(ours, plain, rtol=1e-5, atol=1e-6)
+
+
+def test_the_scale_of_attention_can_be_another():
+    torch.manual_seed(1)
+    q, k, v = (torch.randn(2, 3, 5, 4) for _ in range(3))
+    torch.testing.assert_close(
+        dropped_attention(q, k, v, None, 0.0, scale=1.0), F.scaled_dot_product_attention(q, k, v, scale=1.0)
+    )
 
 
 def test_attention_without_chance_is_torchs():

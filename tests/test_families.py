@@ -8,9 +8,12 @@ import torch
 import transformers
 
 import triarch
+from triarch.family import Network
 from triarch.models import families, family
 
+COMPUTED = ".embed_positions."  # sinusoids: a bare MarianModel calls them missing, and makes them all the same
 CASES = [(name, head) for name in families() for head in family(name).heads]
+KNOWN = [(name, head) for name, head in CASES if family(name).known]
 
 
 def reference(name, head, folder, seed=0):
@@ -19,7 +22,8 @@ def reference(name, head, folder, seed=0):
     raw = family(name).tiny.to_hf() | {"model_type": name}
     model = getattr(transformers, head)(transformers.AutoConfig.for_model(**raw)).eval()
     for tensor in model.parameters():  # fresh norms are ones and biases zeros, which would hide a mix-up
-        torch.nn.init.normal_(tensor, std=0.5 if tensor.dim() == 1 else 0.2)
+        if tensor.requires_grad:  # positions that are computed are no weights
+            torch.nn.init.normal_(tensor, std=0.5 if tensor.dim() == 1 else 0.2)
     model.save_pretrained(folder)
     return model
 
@@ -36,7 +40,17 @@ def inputs(name, head, seed=1):
     batch = {"input_ids": input_ids.where(attention_mask.bool(), pad), "attention_mask": attention_mask}
     if getattr(config, "type_vocab_size", 1) > 1:
         batch["token_type_ids"] = torch.randint(0, 2, input_ids.shape, generator=generator)
+    if writes(name) and head.endswith("SequenceClassification"):  # which is read off the end of each text
+        ends = attention_mask.sum(1, keepdim=True) - 1
+        batch["input_ids"] = batch["input_ids"].scatter(1, ends, config.end_id)
+    elif writes(name):
+        batch["decoder_input_ids"] = torch.randint(5, config.target_vocab_size, (2, 5), generator=generator)
     return batch
+
+
+def writes(name):
+    """Whether a family has an encoder and a decoder."""
+    return family(name).module.Model.encode is not Network.encode
 
 
 def assert_same(got, want, batch):
@@ -49,7 +63,7 @@ def assert_same(got, want, batch):
         torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("name, head", CASES)
+@pytest.mark.parametrize("name, head", KNOWN)
 def test_agrees_with_reference(name, head, tmp_path):
     theirs = reference(name, head, tmp_path)
     ours = triarch.load(tmp_path)
@@ -59,19 +73,21 @@ def test_agrees_with_reference(name, head, tmp_path):
         assert_same(ours(**batch), theirs(**batch), batch)
 
 
-@pytest.mark.parametrize("name, head", CASES)
+@pytest.mark.parametrize("name, head", KNOWN)
 def test_reference_opens_what_we_save(name, head, tmp_path):
     reference(name, head, tmp_path / "theirs")
     ours = triarch.load(tmp_path / "theirs")
     triarch.save(ours, tmp_path / "ours")
     again, report = getattr(transformers, head).from_pretrained(tmp_path / "ours", output_loading_info=True)
-    assert not any(report[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+    missing = [key for key in report["missing_keys"] if COMPUTED not in key]
+    assert not missing
+    assert not any(report[kind] for kind in ("unexpected_keys", "mismatched_keys"))
     batch = inputs(name, head)
     with torch.no_grad():
         assert_same(ours(**batch), again.eval()(**batch), batch)
 
 
-@pytest.mark.parametrize("name, head", CASES)
+@pytest.mark.parametrize("name, head", KNOWN)
 def test_saved_and_loaded_again_is_the_same_to_the_bit(name, head, tmp_path):
     reference(name, head, tmp_path / "theirs")
     ours = triarch.load(tmp_path / "theirs")
@@ -88,7 +104,7 @@ def test_config_round_trip(name):
     assert type(config).from_hf(raw).to_hf() == raw
 
 
-@pytest.mark.parametrize("name, head", CASES)
+@pytest.mark.parametrize("name, head", KNOWN)
 def test_a_model_made_from_nothing_is_opened_by_the_reference(name, head, tmp_path):
     torch.manual_seed(0)
     ours = family(name).build(family(name).tiny, head)

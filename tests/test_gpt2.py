@@ -2,12 +2,14 @@
 
 import pytest
 import torch
+import transformers
 from safetensors.torch import load_file, save_file
 
 import decoders
 import triarch
 from decoders import close, ids, in_one_row, left_padded, stepwise, their_stepwise
-from triarch.errors import InvalidInput, LimitExceeded, Unsupported
+from triarch import checkpoint
+from triarch.errors import InvalidInput, LimitExceeded, NotFound, Unsupported
 from triarch.layers.attention import attend
 from triarch.layers.cache import Cache
 from triarch.models import family
@@ -125,28 +127,6 @@ def test_masks_that_lie_among_the_weights_are_passed_over(model, prefix):
     assert_same(reloaded(stored, folder), ours)
 
 
-@pytest.fixture
-def doubled(tmp_path):
-    """A checkpoint with a head for choices beside that for words."""
-    _, theirs = decoders.both(tmp_path, "GPT2DoubleHeadsModel", "gpt2", **TINY)
-    (tmp_path / "generation_config.json").unlink()  # which has the ids of the full vocabulary
-    return tmp_path, theirs
-
-
-@pytest.mark.parametrize("head", [None, "GPT2LMHeadModel"])
-def test_a_checkpoint_with_two_heads_writes(doubled, head):
-    folder, theirs = doubled
-    with torch.no_grad():
-        close(triarch.load(folder, head=head)(ids(2, 9)).logits, theirs(ids(2, 9)).logits)
-    assert triarch.generate(triarch.load(folder, head=head), [5, 6], max_new_tokens=3).ids
-
-
-def test_two_heads_of_another_shape_are_refused():
-    kind = family("gpt2")
-    with pytest.raises(Unsupported, match="summary_proj_to_labels=False"):
-        kind.build(kind.config(TINY | {"summary_proj_to_labels": False}), "GPT2DoubleHeadsModel")
-
-
 # Cache, padding, several texts in a row
 
 
@@ -246,3 +226,16 @@ def test_a_decoder_that_looks_ahead_is_refused():
 def test_heads_that_do_not_split_are_refused():
     with pytest.raises(InvalidInput, match="n_embd 32 does not split into 5 attention heads"):
         family("gpt2").config(TINY | {"n_head": 5})
+
+
+def test_of_two_heads_the_one_of_next_words_can_be_had(tmp_path):
+    torch.manual_seed(0)
+    raw = {"vocab_size": 99, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 32}
+    theirs = transformers.GPT2DoubleHeadsModel(transformers.GPT2Config(**raw)).eval()
+    theirs.save_pretrained(tmp_path)
+    found = ids(1, 5)
+    with torch.no_grad():
+        for asked in ({"head": "GPT2LMHeadModel"}, {"scores": ("NextWordScores",)}):
+            close(checkpoint.load(tmp_path, **asked)(found).logits, theirs(found).logits)
+    with pytest.raises(NotFound, match="gpt2 has no head 'GPT2DoubleHeadsModel'"):
+        triarch.load(tmp_path)

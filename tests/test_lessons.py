@@ -25,6 +25,7 @@ from triarch.tour.lessons import (
     Span,
     Tagged,
     Token,
+    Translated,
     Utterance,
     Word,
 )
@@ -114,6 +115,21 @@ def test_answers_are_spans_of_the_passage(school):
         assert all(row.passage[span.start : span.end] == span.text for span in row.spans)
 
 
+def test_each_word_of_a_translation_divides_its_attention_among_those_of_the_text(school):
+    rows = taught(school, "translation").rows
+    assert [row.text for row in rows] == [one["text"] for one in lessons.inputs()["translations"]]
+    for row in rows:
+        for _, shares in row.looks:
+            assert len(shares) == len(row.words)
+            assert sum(shares) == pytest.approx(1)
+
+
+def test_the_picture_of_an_alignment_has_a_square_for_each_pair_of_words():
+    row = Translated("le chat", "the cat", "the cat", ["le", "chat"], [("the", [0.75, 0.25]), ("cat", [0.1, 0.9])])
+    html = lesson_page.translations([row])
+    assert [float(share) for share in re.findall(r"--share:([0-9.]+)", html)] == [0.75, 0.25, 0.1, 0.9]
+
+
 @pytest.mark.parametrize("task", lessons.TASKS)
 def test_command_below_a_section_runs(task, tmp_path, monkeypatch):
     stand_ins.write(tmp_path)
@@ -138,6 +154,7 @@ def test_probabilities_are_probabilities(school):
         (Utterance("x", [Guess("a", 0.9), Guess("b", 0.1)], "a"), (1, 1)),
         (Utterance("x", [Guess("a", 0.9), Guess("b", 0.1)], "b"), (0, 1)),
         (Utterance("x", [Guess("a", 0.9)], None), (0, 0)),
+        (Translated("x", "The cat, the cat.", "The cat the dog.", [], []), (4, 5)),
         (Tagged([Word("x", "NOUN", 0.9, "NOUN"), Word("y", "NOUN", 0.9, "VERB")]), (1, 2)),
         (Post("Ada in Rome", [Name(0, 3, "person"), Name(7, 11, "group")], [Name(0, 3, "person")]), (1, 1)),
         (Post("Ada in Rome", [Name(0, 2, "person")], [Name(0, 3, "person")]), (0, 1)),

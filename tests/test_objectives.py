@@ -85,7 +85,7 @@ def made(request, tmp_path_factory):
 
 
 def test_objectives_are_found_by_their_files():
-    assert objectives() == sorted([*HEADS, "distillation", "clm", "chat"])
+    assert objectives() == sorted([*HEADS, "distillation", "clm", "chat", "seq2seq", "infilling", "span-corruption"])
     for made in map(objective, objectives()):
         assert objective(made.NAME) is made
         assert issubclass(made, Objective)

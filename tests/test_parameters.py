@@ -153,6 +153,12 @@ def test_stages_that_make_no_plan_are_refused(freeze, stages, message):
         trained(network(), freeze, stages)
 
 
+def test_a_decoder_lies_above_its_encoder():
+    names = ["token", "encoder.blocks.0.a", "encoder.blocks.1.a", "norm.b", "target.position", "decoder.blocks.0.a"]
+    found = depths([*names, "decoder.blocks.1.a", "last_norm.b", "head.words"])
+    assert found == dict(zip(found, [0, 1, 2, 2, 2, 3, 4, 5, 5], strict=True))
+
+
 def test_only_matrices_decay():
     decays = {
         name: (group.weight_decay, parameter.ndim)

@@ -61,6 +61,13 @@ def test_groups_stay_on_one_side_even_through_equal_texts():
         assert ("story 0" in stories) == ("story 9" in stories)
 
 
+def test_targets_of_one_source_stay_together():
+    rows = rows_of([{"source": f"text {i // 2}", "target": f"summary {i}"} for i in range(20)])
+    train, held = split(rows, 0.3, seed=0)
+    assert not {*train.column("source")} & {*held.column("source")}
+    assert overlap(rows, held).count == len(held) == 6
+
+
 def test_questions_of_one_context_stay_together():
     rows = [{"question": f"{i}?", "context": f"context {i // 5}", "answers": []} for i in range(50)]
     train, held = split(rows, 0.2, seed=0)

@@ -22,7 +22,7 @@ from triarch.weights import adapters, files
 REPOSITORY = Path(__file__).parents[1]
 REAL = REPOSITORY / "starters"
 MOST_BYTES = 25_000_000
-ADAPTERS = [name for name in starters.FOLDERS if name not in ("bert-books", "text-books")]
+ADAPTERS = [name for name in starters.FOLDERS if name not in ("bert-books", "text-books", "french-english")]
 
 
 @pytest.fixture(scope="module")

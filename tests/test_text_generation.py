@@ -266,6 +266,11 @@ def test_a_chat_that_ends_with_the_assistant_goes_on_with_its_message(make, chat
     assert len(found["generated_text"]) == 4
 
 
+def test_messages_that_are_no_list_are_refused(make):
+    with pytest.raises(InvalidInput, match="messages are 'a', wanted a list of role and content"):
+        make()([{"messages": "a"}], **GREEDY)
+
+
 def test_several_chats_give_a_list_and_a_row_may_hold_one(make, chats):
     (one,) = make()([{"messages": CHAT}], **GREEDY)
     assert make()([CHAT, CHAT], **GREEDY) == [one, one]

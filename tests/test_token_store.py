@@ -15,11 +15,12 @@ import pytest
 import tiny
 from triarch import limits
 from triarch.errors import CorruptFile, InvalidInput, LimitExceeded, NotFound, TriarchError, UnsafeFile
+from triarch.inputs.sentences import sentence_ends
 from triarch.objectives import objective
 from triarch.training.data import store as store_module
 from triarch.training.data.passages import Passages
 from triarch.training.data.reading import read, rows_of
-from triarch.training.data.sentences import paragraphs, sentence_ends
+from triarch.training.data.sentences import paragraphs
 from triarch.training.data.store import STARTS, TokenStore
 
 TEXTS = [" ".join(tiny.SENTENCES[:4]), "\n\n".join(tiny.SENTENCES[4:9]), " ".join(tiny.SENTENCES[9:])]
@@ -30,6 +31,9 @@ class Whole:
 
     def __init__(self, processor, room=20, pair=False):
         self.processor, self.room, self.PAIR = processor, room, pair
+
+    def sizes(self, tokens):
+        return tokens + self.processor.tokenizer.num_special_tokens_to_add(self.PAIR)
 
     def compose(self, passages, other, rng):
         return passages, other() if self.PAIR else None

@@ -12,6 +12,7 @@ from triarch.checkpoint import load_tokenizer
 from triarch.errors import InvalidInput, LimitExceeded, NotFound, TriarchError, Unsupported
 from triarch.family import TextFormat
 from triarch.inputs.train_vocabulary import KINDS, save_vocabulary, train_vocabulary
+from triarch.models import family
 
 TEXTS = [
     *tiny.SENTENCES,
@@ -56,6 +57,19 @@ def test_special_tokens_come_first_in_the_order_of_the_family(kind, first):
     processor = train(kind)
     assert entries(processor)[:5] == first
     assert processor.id("pad_token") == first.index(processor.token("pad_token"))
+
+
+@pytest.mark.parametrize("kind", ["bpe", "unigram"])
+def test_sentinels_come_last_and_count_down(kind):
+    found = entries(train(kind, 400, text_format=family("t5").text))
+    assert found[:3] == ["<pad>", "</s>", "<unk>"]
+    assert found[-100:] == [f"<extra_id_{i}>" for i in reversed(range(100))]
+    assert len(found) <= 400
+
+
+def test_a_family_of_languages_has_a_vocabulary_without_any():
+    processor = train("unigram", text_format=family("marian").text)
+    assert processor.encode("The fox").ids[-1] == processor.id("eos_token")
 
 
 @pytest.mark.parametrize("kind, size", [("wordpiece", 150), ("bpe", 300), ("unigram", 120)])

@@ -47,6 +47,14 @@ SHAPES = {  # what config.json of each family says of the model's size; all take
     "roberta": SIZES | {"max_position_embeddings": 66, "type_vocab_size": 1, "layer_norm_eps": 1e-5},
 }
 SHAPES["xlm-roberta"] = SHAPES["roberta"]
+SHAPES["bart"] = {
+    "d_model": 32,
+    **{f"{side}_layers": 2 for side in ("encoder", "decoder")},
+    **{f"{side}_attention_heads": 4 for side in ("encoder", "decoder")},
+    **{f"{side}_ffn_dim": 48 for side in ("encoder", "decoder")},
+    "max_position_embeddings": 64,
+}
+SHAPES["t5"] = {"d_model": 32, "d_kv": 8, "d_ff": 48, "num_layers": 2, "num_heads": 4, "decoder_start_token_id": 0}
 SHAPES["gpt2"] = {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 64, "bos_token_id": 0, "eos_token_id": 2}
 MAX_TOKENS = 64
 TOKENIZERS = {
@@ -55,6 +63,8 @@ TOKENIZERS = {
     "roberta": "RobertaTokenizer",
     "xlm-roberta": "XLMRobertaTokenizer",
     "gpt2": "GPT2Tokenizer",
+    "bart": "BartTokenizer",
+    "t5": "T5Tokenizer",
 }
 
 VOCABULARY = Path(__file__).parent / "goldens" / "vocab"  # byte-level BPE, trained on SENTENCES by make.py
@@ -65,7 +75,7 @@ def values(name: str, shape: tuple[int, ...]) -> np.ndarray:
     name = name.replace(".decoder.bias", ".bias")  # two names of one tensor
     name = re.sub(r"^transformer\.(h|ln_f|wte|wpe)\.", r"\1.", name)  # GPT-2's, which has them too
     normal = np.random.RandomState(zlib.crc32(name.encode())).standard_normal(shape).astype(np.float32)
-    if re.search(r"(norm|\bln_\w+)\.weight$", name, re.IGNORECASE):
+    if re.search(r"(norm|layernorm_embedding|\bln_\w+)\.weight$", name, re.IGNORECASE):
         return 1 + 0.1 * normal
     if re.search(r"(classifier|out_proj|qa_outputs)\.weight$", name):  # the last layer of a head
         return 0.5 * normal
@@ -88,16 +98,21 @@ def wordpieces() -> list[str]:
     return list(dict.fromkeys(ordered))
 
 
-def unigrams() -> dict:
-    """A tokenizer.json in the manner of XLM-R: longer pieces are likelier than their letters."""
+def unigrams(
+    specials: tuple[str, ...] = ("<s>", "<pad>", "</s>", "<unk>"),
+    last: tuple[str, ...] = ("<mask>",),
+    single: str = "<s> A </s>",
+    pair: str = "<s> A </s> </s> B </s>",
+) -> dict:
+    """A tokenizer.json in the manner of XLM-R, or of T5: longer pieces are likelier than their letters."""
     letters = [*CHARACTERS, *ACCENTED, *PUNCTUATION]
     pieces = [*letters, "▁", *(f"▁{word}" for word in words()), *PIECES]
     scored = [[piece, -8 - 2 / len(piece) - i / 1000] for i, piece in enumerate(dict.fromkeys(pieces))]
-    specials = ["<s>", "<pad>", "</s>", "<unk>"]
-    vocabulary = [*([special, 0.0] for special in specials), *scored, ["<mask>", 0.0]]
+    vocabulary = [*([special, 0.0] for special in specials), *scored, *([special, 0.0] for special in last)]
     flags = {"single_word": False, "rstrip": False, "normalized": False, "special": True}
     ids = {piece: i for i, (piece, _) in enumerate(vocabulary)}
-    around = {token: {"id": token, "ids": [ids[token]], "tokens": [token]} for token in ("<s>", "</s>")}
+    ends = [token for token in ("<s>", "</s>") if token in ids]
+    around = {token: {"id": token, "ids": [ids[token]], "tokens": [token]} for token in ends}
 
     def frame(parts: str) -> list[dict]:
         kinds = {part: "Sequence" if part in "AB" else "SpecialToken" for part in parts.split()}
@@ -109,15 +124,14 @@ def unigrams() -> dict:
         "truncation": None,
         "padding": None,
         "added_tokens": [
-            {"id": ids[token], "content": token, "lstrip": token == "<mask>", **flags}
-            for token in [*specials, "<mask>"]
+            {"id": ids[token], "content": token, "lstrip": token == "<mask>", **flags} for token in [*specials, *last]
         ],
         "normalizer": {"type": "NFKC"},
         "pre_tokenizer": {"type": "Sequence", "pretokenizers": [{"type": "WhitespaceSplit"}, space]},
         "post_processor": {
             "type": "TemplateProcessing",
-            "single": frame("<s> A </s>"),
-            "pair": frame("<s> A </s> </s> B </s>"),
+            "single": frame(single),
+            "pair": frame(pair),
             "special_tokens": around,
         },
         "decoder": space,
@@ -146,7 +160,7 @@ def write_files(
         count = len(lines)
         (folder / "vocab.txt").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
         settings["do_lower_case"] = lowercase
-    elif model_type in ("roberta", "gpt2"):
+    elif model_type in ("roberta", "bart", "gpt2"):
         for name in ("vocab.json", "merges.txt"):
             (folder / name).write_bytes((VOCABULARY / name).read_bytes())
         count = len(json.loads((folder / "vocab.json").read_text(encoding="utf-8")))
@@ -155,6 +169,9 @@ def write_files(
             settings |= {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<pad>"}
     else:
         pipeline = unigrams()
+        if model_type == "t5":
+            pipeline = unigrams(("<pad>", "</s>", "<unk>"), (), "A </s>", "A </s> B </s>")
+            settings["extra_ids"] = 0
         count = len(pipeline["model"]["vocab"])
         (folder / "tokenizer.json").write_text(json.dumps(pipeline, ensure_ascii=False), encoding="utf-8")
     if labels is not None:
@@ -189,6 +206,21 @@ CHAT_TEMPLATE = (
     "{% if add_generation_prompt %}{{ bos_token }}assistant: {% endif %}"
 )
 NLI = ["contradiction", "neutral", "entailment"]
+# What checkpoints say of generating; lengths in config.json, or the reference's own go before those of a task
+NEWS = {"early_stopping": True, "length_penalty": 2.0, "no_repeat_ngram_size": 3, "num_beams": 4}
+BART_TASKS = {
+    "max_length": 24,
+    "forced_bos_token_id": 0,
+    "task_specific_params": {"summarization": {**NEWS, "max_length": 19, "min_length": 6}},
+}
+T5_TASKS = {
+    "max_length": 30,
+    "task_specific_params": {
+        "summarization": {**NEWS, "max_length": 18, "min_length": 5, "prefix": "summarize: "},
+        "translation_en_to_de": {"num_beams": 4, "max_length": 16, "prefix": "translate English to German: "},
+        "translation_en_to_fr": {"num_beams": 2, "max_length": 22, "prefix": "translate English to French: "},
+    },
+}
 
 # By name, the arguments of `write_checkpoint`
 MODELS: dict[str, dict] = {
@@ -267,6 +299,11 @@ MODELS: dict[str, dict] = {
     "roberta-qa": {"model_type": "roberta", "architecture": "RobertaForQuestionAnswering"},
     "bert-next": {"model_type": "bert", "architecture": "BertForNextSentencePrediction"},
     "bert-pretraining": {"model_type": "bert", "architecture": "BertForPreTraining"},
+    "bart": {"model_type": "bart", "architecture": "BartForConditionalGeneration", **BART_TASKS},
+    "bart-labels": {"model_type": "bart", "architecture": "BartForSequenceClassification"},
+    "bart-nli": {"model_type": "bart", "architecture": "BartForSequenceClassification", "labels": NLI},
+    "bart-qa": {"model_type": "bart", "architecture": "BartForQuestionAnswering"},
+    "t5": {"model_type": "t5", "architecture": "T5ForConditionalGeneration", **T5_TASKS},
     "gpt2": {"model_type": "gpt2", "architecture": "GPT2LMHeadModel"},
     "gpt2-chat": {"model_type": "gpt2", "architecture": "GPT2LMHeadModel", "chat_template": CHAT_TEMPLATE},
     "gpt2-long": {"model_type": "gpt2", "architecture": "GPT2LMHeadModel", "n_positions": 512},

@@ -75,6 +75,7 @@ def load(
     config = kind.config(raw)
     architecture = head or heads.choose(kind, config, entries, scores, new_head=new_head)
     network = kind.outline(config, architecture)
+    table.untie(network, kind.weights, entries)
     for adapter in found.adapters:
         adapters.check_tied(adapter, network, kind.weights, entries)
     if new_head:
@@ -160,7 +161,14 @@ def load_processor(folder: Folder, kind: Family, config: Any) -> TextProcessor |
     """What turns raw input into a model's tensors; None if the folder holds no files of it."""
     if kind.text is None:
         return None
-    return load_text(folder, kind.text, vocab_size=config.vocab_size, max_tokens=config.max_tokens)
+    return load_text(
+        folder,
+        kind.text,
+        vocab_size=config.vocab_size,
+        max_tokens=config.max_tokens,
+        target_vocab_size=config.target_vocab_size,
+        max_target_tokens=config.max_target_tokens,
+    )
 
 
 def describe(folder: Folder) -> tuple[dict[str, Any], Family]:
@@ -193,7 +201,8 @@ def load_tokenizer(
             raise NotFound(f"{folder} has no tokenizer.json and no config.json; say which family its vocabulary is of")
         processor = load_text(folder, text_format, vocab_size=limits.VOCABULARY, max_tokens=limits.POSITIONS)
         if processor is not None:
-            processor.vocab_size = max(processor.tokenizer.get_vocab().values()) + 1
+            for one in (processor, processor.target):
+                one.vocab_size = max(one.tokenizer.get_vocab().values()) + 1
             inputs = processor.config.get("model_input_names")
             processor.segments |= isinstance(inputs, list) and "token_type_ids" in inputs
     if processor is None:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from types import NoneType
-from typing import Any, Self, get_args, get_type_hints
+from typing import Any, ClassVar, Self, cast, get_args, get_type_hints
 
 from triarch import limits
 from triarch.errors import InvalidInput, Unsupported, show, some
@@ -28,6 +28,8 @@ def hf(
 @dataclass(frozen=True, kw_only=True)
 class Config:
     """What a model is built from. Keys that no field names are kept in `extra` and written back."""
+
+    LABELS: ClassVar[int] = 2  # where the file does not say how many
 
     extra: dict[str, Any] = field(default_factory=dict, repr=False)
 
@@ -65,7 +67,7 @@ class Config:
         """Names of the classes, by their number; LABEL_0, LABEL_1, … where the file gives none."""
         named = self.extra.get("id2label")
         if named is None or named == {}:
-            count = self.extra.get("num_labels", self.extra.get("_num_labels", 2))
+            count = self.extra.get("num_labels", self.extra.get("_num_labels", self.LABELS))
             if type(count) is not int or not 0 < count <= limits.LABELS:
                 raise InvalidInput(f"config num_labels={show(count)} is not a count up to {limits.LABELS:,}")
             return {i: f"LABEL_{i}" for i in range(count)}
@@ -75,6 +77,16 @@ class Config:
         if odd := [key for key in named if str(key) not in wanted]:
             raise InvalidInput(f"config id2label has keys {some(odd)}, wanted 0..{len(named) - 1}; mend config.json")
         return {i: str(name) for i, name in sorted((int(key), name) for key, name in named.items())}
+
+    @property
+    def target_vocab_size(self) -> int:
+        """Words that can be written; of an encoder–decoder it may have others than can be read."""
+        return cast(Any, self).vocab_size
+
+    @property
+    def max_target_tokens(self) -> int:
+        """The longest text that can be written, with what it begins with."""
+        return cast(Any, self).max_tokens
 
     @property
     def num_labels(self) -> int:

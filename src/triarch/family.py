@@ -4,12 +4,14 @@ Shapes: B sequences, T tokens, D hidden size, V vocabulary, L labels, C choices.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, NamedTuple
 
 from torch import Tensor, nn
 
 from triarch.config import Config
+from triarch.layers.cache import Cache
+from triarch.layers.source import Source
 
 # What heads return. The type is also the kind of the head: a task asks for one of these, never for a family's name.
 
@@ -29,6 +31,12 @@ class WordScores(NamedTuple):
 
 class NextWordScores(NamedTuple):
     """At every position a score for every word as the next one."""
+
+    logits: Tensor  # (B, T, V); or (N, V), of the positions that were asked for
+
+
+class TargetWordScores(NamedTuple):
+    """At every position of a target a score for every word as the next one, given the source it is written from."""
 
     logits: Tensor  # (B, T, V); or (N, V), of the positions that were asked for
 
@@ -75,6 +83,7 @@ Scores = (
     Features
     | WordScores
     | NextWordScores
+    | TargetWordScores
     | FollowsScores
     | PretrainingScores
     | LabelScores
@@ -88,7 +97,9 @@ Scores = (
 class TextFormat:
     """How a family writes text as ids. A tokenizer.json says most of this itself; a bare vocabulary does not."""
 
-    single: str  # "[CLS] $A [SEP]", in the syntax of tokenizers' TemplateProcessing
+    # "[CLS] $A [SEP]", in the syntax of tokenizers' TemplateProcessing; {src_lang} and {tgt_lang} become the tokens of
+    # the languages of a text and of its translation, if they have been chosen
+    single: str
     pair: str  # "[CLS] $A [SEP] $B:1 [SEP]:1"
     specials: dict[str, str]  # "unk_token": "[UNK]", by the names of tokenizer_config.json
     segments: bool = False  # the model takes token_type_ids
@@ -96,7 +107,12 @@ class TextFormat:
     first_pieces: tuple[str, ...] = ()  # SentencePiece alone: the ids from 0 on, in place of the model's own specials
     trimmed: bool = True  # vocab.json alone: offsets leave out the space before a word
     split: str = ""  # vocab.json alone: the regular expression that text is cut by, in NFC; empty: GPT-2's, as it is
+    apart: bool = False  # what is written has a tokenizer of its own, in the folder target_tokenizer
     by_settings: bool = False  # add_bos_token and the like go before what tokenizer.json and SentencePiece models say
+    languages: tuple[str, ...] = ()  # tokens of languages; of a SentencePiece model the ids after its pieces
+    sentinels: int = 0  # SentencePiece alone: so many <extra_id_N> after its pieces, the last one first
+    language: str = ""  # the one of texts where tokenizer_config.json has no src_lang
+    classes: dict[str, "TextFormat"] = field(default_factory=dict)  # in place of this one, by the tokenizer_class
 
 
 @dataclass(frozen=True)
@@ -106,10 +122,16 @@ class Alias:
     prefix: str  # its class names begin with this where the family's own begin with the family's
     text: TextFormat
     tiny: Config | None = None  # of a Config class of its own, where the same file means something else or has defaults
+    heads: tuple[type[nn.Module], ...] | None = None  # which of the family's it has; None: all
+    known: bool = True  # the reference library has it too
 
 
 class Network(nn.Module):
     """What every family's `Model` derives from: a trunk, `features()`, and a head that turns features into scores."""
+
+    WIDE: ClassVar[tuple[str, ...]] = ()  # patterns of what stays in float32 in a model of float16, which has no range
+
+    PRESETS: ClassVar[dict[str, tuple[str, ...]]] = {}  # patterns of parameters that are trained together, by a name
 
     config: Any  # the family's Config
     head: nn.Module
@@ -122,6 +144,26 @@ class Network(nn.Module):
     def features(self, *args: Any, **kwargs: Any) -> Tensor:
         """Inputs -> (B, T, D), before any head."""
         raise NotImplementedError(f"{type(self).__module__} has no features()")
+
+    def encode(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Source:
+        """Of an encoder–decoder: what is read, (B, S), once for all that is written from it."""
+        raise NotImplementedError(f"{type(self).__module__} has no encoder beside its decoder")
+
+    def decode(
+        self,
+        decoder_input_ids: Tensor,
+        source: Source,
+        decoder_attention_mask: Tensor | None = None,
+        *,
+        cache: Cache | None = None,
+    ) -> Tensor:
+        """Of an encoder–decoder: what is written, (B, T) of the tokens after those in the cache -> (B, T, D)."""
+        raise NotImplementedError(f"{type(self).__module__} has no encoder beside its decoder")
+
+    def alignment(self, input_ids: Tensor, attention_mask: Tensor | None, decoder_input_ids: Tensor) -> list[Tensor]:
+        """Of an encoder–decoder: where each token that is written looks in what was read, (B, H, T, S) of each layer of
+        the decoder; rows sum to 1."""
+        raise NotImplementedError(f"{type(self).__module__} has no encoder beside its decoder")
 
     def initialize(self, module: nn.Module) -> None:
         """Fresh values for one module. Devlin et al. 2018, appendix A.2, and every encoder since."""

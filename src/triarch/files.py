@@ -43,6 +43,10 @@ class Folder:
             raise UnsafeFile(f"{path} is a link that leaves its folder; replace it by the file itself")
         return self.found.setdefault(name, real)
 
+    def inside(self, name: str) -> "Folder":
+        """A folder in this one, whose files are found as this one's are: no link leads out of the outer one."""
+        return _Inside(self.path / name, outer=self, name=name)
+
     def has(self, name: str) -> bool:
         return self.find(name).exists()
 
@@ -83,6 +87,16 @@ class Folder:
         if roots[0].parent.name == "snapshots" and (cache / "blobs").is_dir():
             roots.append(cache / "blobs")
         return roots
+
+
+@dataclass(frozen=True)
+class _Inside(Folder):
+    outer: Folder | None = None
+    name: str = ""
+
+    def find(self, name: str) -> Path:
+        assert self.outer is not None
+        return self.outer.find(f"{self.name}/{name}")
 
 
 def parse_json(data: bytes, where: str) -> Any:

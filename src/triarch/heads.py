@@ -18,7 +18,11 @@ def own(kind: Family, config: Config) -> str:
     own = config.extra.get("architectures") or []
     if not isinstance(own, list) or not all(isinstance(name, str) for name in own):
         raise InvalidInput("config architectures is not a list of names; mend config.json")
-    return own[0] if own else next(iter(kind.heads))
+    if not own:
+        return next(iter(kind.heads))
+    former: dict[str, str] = getattr(kind.module, "FORMER", {})  # names of older files
+    first: str = own[0]
+    return former.get(first, first)
 
 
 def giving(kind: Family, scores: str) -> str:
@@ -41,11 +45,13 @@ def choose(
     first = own(kind, config)
     if new_head and wanted and first not in kind.heads:
         return giving(kind, wanted[0])
-    if not wanted or scores_of(kind.head(first)).__name__ in wanted:
+    known = first in kind.heads
+    if not wanted or (known and scores_of(kind.head(first)).__name__ in wanted):
         return first
     for name, head in kind.heads.items():
-        held = scores_of(head).__name__ in wanted and entries.keys() >= set(weights_of(kind, config, name).values())
-        if held and not borrows(kind, config, name, first):
+        needed = set(weights_of(kind, config, name).values()) - set(kind.weights.zeros)
+        held = scores_of(head).__name__ in wanted and entries.keys() >= needed
+        if held and not (known and borrows(kind, config, name, first)):
             return name
     if new_head:
         return giving(kind, wanted[0])

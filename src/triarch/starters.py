@@ -33,6 +33,7 @@ SERVES = {
     "fill-mask": "bert-books",
     "next-sentence": "bert-books",
     "text-generation": "text-books",
+    "translation": "french-english",
     "embedding": ENCODER,
     "feature-extraction": ENCODER,
     "sentence-similarity": ENCODER,

@@ -70,14 +70,18 @@ def given(context: click.Context, flags: dict[str, Any]) -> dict[str, Any]:
     return asked
 
 
-def load(flags: dict[str, Any], settings: dict[str, Any]) -> "Network":
-    """The model, and into the settings the one that guesses for it."""
+def load(flags: dict[str, Any], settings: dict[str, Any], *, from_source: bool) -> "Network":
+    """The model, one that writes from a source only where that is asked for; and into the settings the one that guesses
+    for it."""
     from triarch import starters
+    from triarch.tasks._generating import Generating
     from triarch.tasks.text_generation import TextGeneration
+
+    task = Generating if from_source else TextGeneration
 
     def loaded(name: str, revision: str | None) -> "Network":
         folder = starters.resolve("text-generation", name)
-        return TextGeneration.load(folder, dtype=flags["dtype"], device=flags["device"], revision=revision)
+        return task.load(folder, dtype=flags["dtype"], device=flags["device"], revision=revision)
 
     model = loaded(flags["model"], flags["revision"])
     if "assistant_model" in settings:

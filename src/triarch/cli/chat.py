@@ -49,7 +49,7 @@ def command(context: click.Context, system: str | None, **flags: Any) -> None:
     from triarch.tasks._chat import Conversation
 
     settings = given(context, flags)
-    conversation = Conversation(load(flags, settings), system=system, options=settings)
+    conversation = Conversation(load(flags, settings, from_source=False), system=system, options=settings)
     terminal = sys.stdin.isatty()
     if terminal:
         say("/help lists the commands, Ctrl-D leaves")

@@ -42,12 +42,13 @@ def command(
     stream: bool | None,
     **flags: Any,
 ) -> None:
-    """Go on with a prompt: a text, a file of prompts, or a pipe, a prompt a line.
+    """Go on with a prompt, or write from a source: a text, a file of texts, or a pipe, one a line.
 
     \b
     triarch generate "Once upon a time" -m openai-community/gpt2
     triarch generate "Who was Ada Lovelace?" --chat -m MODEL --do-sample --temperature 0.7 --seed 1
     triarch generate prompts.txt -m MODEL --max-new-tokens 40 --jsonl
+    triarch generate "translate English to French: It rains." -m google-t5/t5-small --num-beams 4
     triarch generate "A cat as JSON:" -m MODEL --json-schema cat.json
 
     What generation_config.json of the checkpoint says holds unless an option says otherwise. The prompt is not
@@ -63,7 +64,7 @@ def command(
         say("no input")
 
     with opened(output) as file:
-        model = load(flags, settings)
+        model = load(flags, settings, from_source=True)
         prompts = _prompts(model, itertools.chain(first, found), chat, system)
         alone = only and form is None and make(model, settings).rows == 1
         if stream and not alone:

@@ -37,7 +37,7 @@ def facts(model: str, revision: str | None = None) -> dict[str, Any]:
     config = kind.config(found.raw)
     architecture = heads.choose(kind, config, entries)
     used = _fitted(kind, config, entries, architecture)
-    kept = {name: entry for name, entry in entries.items() if not kind.weights.ignores(name)}
+    kept = {name: entry for name, entry in entries.items() if name in used or not kind.weights.ignores(name)}
     gives = scores(kind.head(architecture)).__name__
     served = [
         name
@@ -80,7 +80,8 @@ def _fitted(kind: Any, config: Any, entries: dict[str, Any], architecture: str) 
     network = kind.outline(config, architecture)
     unread = {name: empty(entry) for name, entry in entries.items()}
     table.load(network, kind.weights, unread, dtype=torch.float32, device="meta")
-    return {kind.weights.find(name).name for name in table.parameters(network)}
+    rows = [kind.weights.find(name) for name in table.parameters(network)]
+    return {next((name for name in (row.name, *row.others) if name in entries), row.copy) for row in rows}
 
 
 def _fits(kind: Any, config: Any, entries: dict[str, Any], architecture: str) -> bool:

@@ -58,6 +58,7 @@ def command(
     triarch train recipe.toml --lr 3e-5 -o other
     triarch train books/ --family bert --tokenizer vocabulary --objective bert -o small-bert
     triarch train books/ --family gpt2 --tokenizer vocabulary --objective clm -o small-gpt2
+    triarch train summaries.jsonl -m google-t5/t5-small --option "prefix=summarize: " -o short
 
     What is learned, with which head and which labels, is read from the data and printed before the start. Flags go
     before the recipe's values.

@@ -22,7 +22,7 @@ from triarch.generation.inference import Decoder, Observed, Prefix, Steps
 from triarch.generation.rows import Certain, Generated, Piece, Row, Stops
 from triarch.generation.sampling import Choose, Draw, likeliest, sample
 from triarch.generation.settings import NEW_TOKENS, Settings
-from triarch.generation.speculation import Draft, Lookup, check_draft, speculate
+from triarch.generation.speculation import Draft, Guess, Lookup, check_draft, speculate
 from triarch.generation.structure import form_of
 from triarch.models import scores as scores_of
 
@@ -100,17 +100,23 @@ class _Job:
     """One call: what was given, checked, and what has come of it."""
 
     def __init__(self, model: Network, inputs: Any, settings: Settings, prefix: Prefix | None):
-        if scores_of(type(model.head)).__name__ != "NextWordScores":
+        kind = scores_of(type(model.head)).__name__
+        if kind not in ("NextWordScores", "TargetWordScores"):
             raise Unsupported(f"{model.architecture} does not score next words; choose a checkpoint that generates")
         self.model, self.settings, self.prefix = model, settings, prefix
         self.prompts, self.single = prompts.read(model, inputs)
-        self.vocab: int = model.config.vocab_size
+        self.sources: list[list[int]] | None = None  # of an encoder–decoder; its prompts are what targets begin with
+        if kind == "TargetWordScores":
+            self.sources, self.prompts = self.prompts, [beginning(model, settings)] * len(self.prompts)
+            self._check_sources()
+        self.vocab: int = model.config.target_vocab_size
         self.ends = [] if settings.ignore_eos else _ends(model, settings)
         self.rows = self._rows()
-        if settings.stop and model.processor is None:
+        writer = None if model.processor is None else model.processor.target
+        if settings.stop and writer is None:
             raise InvalidInput("stop texts need a tokenizer, which the checkpoint does not have; use eos_token_id")
-        self.form = form_of(settings, model.processor, self.ends)
-        self.stops = Stops(self.ends, settings, model.processor, self.prompts, self.form)
+        self.form = form_of(settings, writer, self.ends, begins=self.sources is not None and len(self.prompts[0]) == 1)
+        self.stops = Stops(self.ends, settings, writer, self.prompts, self.form)
         self.prompt_logprobs: list[list[float]] | None = None
         self.filters = self._filters()
         rooms = {row.prompt: row.room for row in self.rows}
@@ -126,7 +132,8 @@ class _Job:
         begin = time.monotonic()
         with torch.inference_mode():
             if self.settings.prompt_logprobs:
-                self.prompt_logprobs = Decoder(self.model, self.prompts, cache=False).prompt_logprobs()
+                read = Decoder(self.model, self.prompts, sources=self.sources, cache=False)
+                self.prompt_logprobs = read.prompt_logprobs()
             search = self._search()
         while True:
             with torch.inference_mode():  # not around the yield: it would hold for the caller too
@@ -227,7 +234,7 @@ class _Job:
                 self.steps,
                 row,
                 self._so_far([row.prompt], 1),
-                guess=Lookup() if s.assistant_model is None else Draft(s.assistant_model, self.filters),
+                guess=self._guess(row.prompt),
                 ahead=s.prompt_lookup_num_tokens or s.num_assistant_tokens,
                 filters=self.filters,
                 choose=choose,
@@ -235,19 +242,36 @@ class _Job:
                 alternatives=s.logprobs,
             )
 
+    def _guess(self, number: int) -> Guess:
+        source = None if self.sources is None else self.sources[number]
+        if self.settings.assistant_model is None:
+            return Lookup(source or [])
+        return Draft(self.settings.assistant_model, self.filters, source)
+
     def _steps(self, numbers: Sequence[int]) -> Steps:
         """The model on the prompts of these numbers."""
         s = self.settings
         asked = [self.prompts[number] for number in numbers]
+        sources = None if self.sources is None else [self.sources[number] for number in numbers]
         sliding = self.prefix is None and not s.speculative  # else it goes back to what it may have forgotten
-
-        def decoder(prompts: Sequence[Sequence[int]], prefix: Prefix | None = None) -> Decoder:
-            return Decoder(self.model, prompts, cache=s.use_cache, room=s.cache_room, sliding=sliding, prefix=prefix)
-
-        steps = decoder(asked, self.prefix)
+        decoder = partial(Decoder, self.model, cache=s.use_cache, room=s.cache_room, sliding=sliding)
+        steps = decoder(asked, sources=sources, prefix=self.prefix)
         if s.guidance_scale == 1:
             return steps
-        return Guided(steps, decoder([self.negative or prompt[-1:] for prompt in asked]), s.guidance_scale)
+        avoided = [self.negative or text[-1:] for text in sources or asked]
+        others = decoder(avoided) if sources is None else decoder(asked, sources=avoided)
+        return Guided(steps, others, s.guidance_scale)
+
+    def _check_sources(self) -> None:
+        """Raises LimitExceeded for what the encoder does not take."""
+        assert self.sources is not None
+        most = self.model.config.max_tokens
+        for number, source in enumerate(self.sources):
+            if len(source) > most:
+                raise LimitExceeded(
+                    f"source {number} has {len(source):,} tokens, the model takes {most:,}; shorten it, or use a task "
+                    "that reads long texts piece by piece"
+                )
 
     def _negative_prompt(self) -> list[int] | None:
         """Its ids. Raises LimitExceeded where the model has no room for what is written after it."""
@@ -255,6 +279,10 @@ class _Job:
         if s.negative_prompt is None:
             return None
         ((negative,), _) = prompts.read(self.model, s.negative_prompt)
+        if self.sources is not None and len(negative) > self.model.config.max_tokens:
+            raise LimitExceeded(f"negative_prompt has {len(negative):,} tokens, more than the model takes; shorten it")
+        if self.sources is not None:
+            return negative
         most = max(row.room for row in self.rows)
         room = self.model.config.max_tokens if s.cache_room is None else s.cache_room + 1
         if len(negative) + most > room:
@@ -267,6 +295,8 @@ class _Job:
     def _check_prefix(self) -> None:
         if self.prefix is None:
             return
+        if self.sources is not None:
+            raise InvalidInput("a prefix is of a model without an encoder; leave it out")
         if len(self.prompts) > 1 or not self.settings.use_cache:
             raise InvalidInput("a prefix serves one prompt, with a cache; give them one by one")
         if self.settings.guidance_scale != 1:
@@ -280,26 +310,21 @@ class _Job:
         device = next(self.model.parameters()).device
         rooms = {row.prompt: row.room for row in self.rows}
         lengths = torch.tensor([len(prompt) + rooms[i] for i, prompt in enumerate(self.prompts)], device=device)
-        made = filters_of(self.settings, self.ends, lengths, self.vocab)
+        sources = None if self.sources is None else _table(self.sources, device)
+        made = filters_of(self.settings, self.ends, lengths, self.vocab, sources)
         if self.form is not None:
             made.append(self.form)
         return made + drawing(self.settings, self.ends)
 
     def _so_far(self, numbers: Sequence[int], copies: int) -> SoFar:
         """The prompts of these numbers."""
-        asked = [self.prompts[number] for number in numbers]
-        width = max(map(len, asked))
-        padded = [[NONE] * (width - len(prompt)) + list(prompt) for prompt in asked]
         device = next(self.model.parameters()).device
-        return SoFar(
-            torch.tensor(padded, dtype=torch.int64, device=device).repeat_interleave(copies, 0),
-            width,
-            torch.tensor(numbers, device=device).repeat_interleave(copies),
-        )
+        tokens = _table([self.prompts[number] for number in numbers], device).repeat_interleave(copies, 0)
+        return SoFar(tokens, tokens.shape[1], torch.tensor(numbers, device=device).repeat_interleave(copies))
 
     def _rows(self) -> list[Row]:
         """What each sequence may have. Raises LimitExceeded for what does not fit into the model."""
-        s, context = self.settings, self.model.config.max_tokens
+        s, context = self.settings, self.model.config.max_target_tokens
         if s.sampled and s.num_beams > 1 and (drawn := s.num_beams * self.vocab) > limits.DRAWN:
             raise LimitExceeded(f"{s.num_beams} beams draw from {drawn:,} tokens, over {limits.DRAWN:,}; take fewer")
         count = len(self.prompts) * s.rows
@@ -338,6 +363,13 @@ class _Job:
         return rows
 
 
+def _table(texts: Sequence[Sequence[int]], device: torch.device) -> torch.Tensor:
+    """(N, S) of their ids, NONE left of those that are shorter."""
+    width = max(map(len, texts))
+    filled = [[NONE] * (width - len(text)) + list(text) for text in texts]
+    return torch.tensor(filled, dtype=torch.int64, device=device)
+
+
 def _seeds(s: Settings, count: int) -> list[int]:
     """A seed for each sequence, such that a prompt of a batch draws what it would draw alone."""
     if not s.sampled:
@@ -357,11 +389,31 @@ def _ends(model: Network, s: Settings) -> list[int]:
     """The tokens that end a sequence: as asked, else the config's, else the tokenizer's."""
     ends: Any = s.eos_token_id
     if ends is None:
-        ends = model.config.extra.get("eos_token_id")
+        ends = model.config.to_hf().get("eos_token_id")
     if ends is None and model.processor is not None:
-        ends = model.processor.id("eos_token")
+        ends = model.processor.target.id("eos_token")
     listed = [] if ends is None else list(ends) if isinstance(ends, list | tuple) else [ends]
     for token in listed:
-        if type(token) is not int or not 0 <= token < model.config.vocab_size:
-            raise InvalidInput(f"eos_token_id is {show(repr(token))}, wanted 0 to {model.config.vocab_size - 1}")
+        if type(token) is not int or not 0 <= token < model.config.target_vocab_size:
+            raise InvalidInput(f"eos_token_id is {show(repr(token))}, wanted 0 to {model.config.target_vocab_size - 1}")
     return listed
+
+
+def beginning(model: Network, s: Settings) -> list[int]:
+    """The ids that every target of an encoder–decoder begins with."""
+    start: Any = s.decoder_start_token_id
+    if start is None:
+        raw = model.config.to_hf()
+        start = raw.get("decoder_start_token_id", raw.get("bos_token_id"))
+    begin = list(s.decoder_input_ids or [])
+    if start is None and not begin:
+        raise InvalidInput("the checkpoint does not say what a target begins with; give decoder_start_token_id")
+    if start is not None and begin[:1] != [start]:
+        begin = [start, *begin]
+    for token in begin:
+        if type(token) is not int or not 0 <= token < model.config.target_vocab_size:
+            raise InvalidInput(
+                f"a target begins with {show(repr(token))}, wanted 0 to {model.config.target_vocab_size - 1}; give "
+                "decoder_start_token_id"
+            )
+    return begin

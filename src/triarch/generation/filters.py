@@ -82,11 +82,14 @@ class NotFinite(TriarchError):
     """The model's own scores are NaN or infinite."""
 
 
-def filters_of(settings: Settings, ends: list[int], limits: Tensor, vocab: int) -> list[Filter]:
+def filters_of(
+    settings: Settings, ends: list[int], limits: Tensor, vocab: int, sources: Tensor | None = None
+) -> list[Filter]:
     """The filters that settings ask for, in the order of the reference.
 
-    `ends`: tokens that end a sequence; `limits` (prompts,): the length, prompt included, at which each is cut off.
-    Raises InvalidInput for ids outside of the vocabulary.
+    `ends`: tokens that end a sequence; `limits` (prompts,): the length, prompt included, at which each is cut off;
+    `sources` (prompts, S): what an encoder read, NONE where one is shorter. Raises InvalidInput for ids outside of the
+    vocabulary.
     """
     s, made = settings, list[Filter]()
     for what, ids in _named_ids(s):
@@ -96,12 +99,16 @@ def filters_of(settings: Settings, ends: list[int], limits: Tensor, vocab: int) 
     bias = [([token], value) for token, value in s.logit_bias.items()] + [_bias(entry) for entry in s.sequence_bias]
     if bias:
         made.append(partial(sequence_bias, bias=bias))
+    if sources is not None and s.encoder_repetition_penalty != 1:
+        made.append(partial(source_repetition, sources=sources, factor=s.encoder_repetition_penalty))
     if s.repetition_penalty != 1:
         made.append(partial(repetition, penalty=s.repetition_penalty))
     if s.presence_penalty or s.frequency_penalty:
         made.append(partial(occurrence, presence=s.presence_penalty, frequency=s.frequency_penalty))
     if s.no_repeat_ngram_size:
         made.append(partial(no_repeat, size=s.no_repeat_ngram_size))
+    if sources is not None and s.encoder_no_repeat_ngram_size:
+        made.append(partial(no_repeat_of_source, sources=sources, size=s.encoder_no_repeat_ngram_size))
     if s.bad_words_ids:
         made.append(partial(sequence_bias, bias=[(word, NEVER) for word in s.bad_words_ids if word != ends]))
     if ends and (s.min_length or s.min_new_tokens):
@@ -152,8 +159,12 @@ def drawing(settings: Settings, ends: list[int]) -> list[Filter]:
 def repetition(logits: Tensor, so_far: SoFar, *, penalty: float) -> Tensor:
     """Keskar et al. 2019, section 4.1, https://arxiv.org/abs/1909.05858: positive scores of tokens that occurred are
     divided, negative ones multiplied."""
-    occurred = _counts(so_far.tokens, logits.shape[1]) > 0
-    return torch.where(occurred, torch.where(logits < 0, logits * penalty, logits / penalty), logits)
+    return _lowered(logits, so_far.tokens, penalty)
+
+
+def source_repetition(logits: Tensor, so_far: SoFar, *, sources: Tensor, factor: float) -> Tensor:
+    """The other way round for tokens of the source: above 1 it keeps to them."""
+    return _lowered(logits, sources[so_far.prompts], 1 / factor)
 
 
 def occurrence(logits: Tensor, so_far: SoFar, *, presence: float, frequency: float) -> Tensor:
@@ -165,14 +176,12 @@ def occurrence(logits: Tensor, so_far: SoFar, *, presence: float, frequency: flo
 def no_repeat(logits: Tensor, so_far: SoFar, *, size: int) -> Tensor:
     """No token that would complete a sequence of `size` tokens that occurred. Paulus et al. 2017, section 2.5,
     https://arxiv.org/abs/1705.04304"""
-    tokens = so_far.tokens
-    if tokens.shape[1] < size:
-        return logits
-    windows = tokens.unfold(1, size, 1)  # (N, S - size + 1, size)
-    tail = tokens[:, tokens.shape[1] - size + 1 :]  # (N, size - 1)
-    again = (windows[..., :-1] == tail[:, None]).all(-1) & (windows != NONE).all(-1)
-    last = windows[..., -1].where(again, NONE)
-    return logits.masked_fill(_counts(last, logits.shape[1]) > 0, NEVER)
+    return _without(logits, so_far.tokens, so_far.tokens, size)
+
+
+def no_repeat_of_source(logits: Tensor, so_far: SoFar, *, sources: Tensor, size: int) -> Tensor:
+    """No token that would complete a sequence of `size` tokens of the source."""
+    return _without(logits, so_far.tokens, sources[so_far.prompts], size)
 
 
 def sequence_bias(logits: Tensor, so_far: SoFar, *, bias: Sequence[tuple[Sequence[int], float]]) -> Tensor:
@@ -292,6 +301,23 @@ def normalize(logits: Tensor, _: SoFar) -> Tensor:
 
 
 # Helpers
+
+
+def _lowered(logits: Tensor, tokens: Tensor, penalty: float) -> Tensor:
+    """The scores of the tokens (N, S): positive ones divided, negative ones multiplied."""
+    occurred = _counts(tokens, logits.shape[1]) > 0
+    return torch.where(occurred, torch.where(logits < 0, logits * penalty, logits / penalty), logits)
+
+
+def _without(logits: Tensor, tokens: Tensor, others: Tensor, size: int) -> Tensor:
+    """No token with which the tokens (N, S) would end in `size` tokens that stand in the others (N, ...)."""
+    if others.shape[1] < size or tokens.shape[1] < size - 1:
+        return logits
+    windows = others.unfold(1, size, 1)  # (N, S - size + 1, size)
+    tail = tokens[:, tokens.shape[1] - size + 1 :]  # (N, size - 1)
+    again = (windows[..., :-1] == tail[:, None]).all(-1) & (windows != NONE).all(-1)
+    last = windows[..., -1].where(again, NONE)
+    return logits.masked_fill(_counts(last, logits.shape[1]) > 0, NEVER)
 
 
 def _counts(tokens: Tensor, vocab: int) -> Tensor:

@@ -16,6 +16,7 @@ from torch import Tensor
 from triarch.errors import InvalidInput
 from triarch.family import Network
 from triarch.layers.cache import Cache
+from triarch.layers.source import Source
 
 CHUNK = 512  # tokens of a prompt whose scores of words are formed at once
 
@@ -59,30 +60,26 @@ class Prefix:
 
 
 class Decoder:
-    """A decoder-only model on a batch of prompts, padded on the left."""
+    """A model on a batch of prompts, padded on the left: a decoder alone, or one that looks at a source of each."""
 
     def __init__(
         self,
         model: Network,
         prompts: Sequence[Sequence[int]],
         *,
+        sources: Sequence[Sequence[int]] | None = None,
         cache: bool = True,
         room: int | None = None,
         sliding: bool = True,
         prefix: Prefix | None = None,
     ):
-        self.model = model
-        device = next(model.parameters()).device
-        width = max(map(len, prompts))
-        padded = [[0] * (width - len(prompt)) + list(prompt) for prompt in prompts]
-        self.tokens = torch.tensor(padded, dtype=torch.int64, device=device)  # (N, S) all that was seen
-        self.mask: Tensor | None = None
-        if any(len(prompt) < width for prompt in prompts):
-            real = [[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts]
-            self.mask = torch.tensor(real, dtype=torch.int64, device=device)
+        self.model, self.sources = model, sources
+        # (N, S) all that was seen, and where it is no padding
+        self.tokens, self.mask = padded(prompts, next(model.parameters()).device, left=True)
         self.cache = Cache(room=room, sliding=sliding) if cache else None
         self.begin = 0  # columns of the prompts that the cache holds already
         self.last: Tensor | None = None  # (N, T, D) features of the tokens read last
+        self.source: Source | None = None  # what the encoder made of the sources, once it has read them
         if prefix is not None:
             self._go_on(prefix, prompts[0])
 
@@ -96,7 +93,7 @@ class Decoder:
 
     def prompt_logprobs(self) -> list[list[float]]:
         """Log-probability of each prompt's tokens but the first, of which nothing comes before. Reads the prompts."""
-        x = self.model.features(self.tokens, self.mask)
+        x = self._features(self.tokens)
         found = []
         for begin in range(0, x.shape[1] - 1, CHUNK):  # the scores of all words at all places would not fit
             end = min(begin + CHUNK, x.shape[1] - 1)
@@ -130,6 +127,8 @@ class Decoder:
         self.mask = None if self.mask is None else self.mask[rows]
         if self.cache is not None:
             self.cache.select(rows)
+        if self.source is not None:
+            self.source.select(rows)
 
     def branch(self, rows: Tensor) -> Decoder:
         """These rows, to go on with apart from this decoder, which stays where it is."""
@@ -137,6 +136,7 @@ class Decoder:
         made.tokens = self.tokens[rows]
         made.mask = None if self.mask is None else self.mask[rows]
         made.cache = None if self.cache is None else self.cache.branch(rows)
+        made.source = None if self.source is None else self.source.branch(rows)
         return made
 
     def crop(self, length: int) -> None:
@@ -179,8 +179,25 @@ class Decoder:
         prefix.ids, prefix.cache = [], None  # until `leave`: a call that fails leaves nothing half done
 
     def _features(self, tokens: Tensor) -> Tensor:
-        return self.model.features(tokens, self.mask, cache=self.cache)
+        if self.sources is None:
+            return self.model.features(tokens, self.mask, cache=self.cache)
+        if self.source is None:
+            self.source = self.model.encode(*padded(self.sources, self.tokens.device, left=False))
+        return self.model.decode(tokens, self.source, self.mask, cache=self.cache)
 
     def _words(self, x: Tensor) -> Tensor:
         logits: Any = self.model.head(x).logits
         return logits
+
+
+def padded(texts: Sequence[Sequence[int]], device: torch.device, *, left: bool) -> tuple[Tensor, Tensor | None]:
+    """Ids as a table (N, S), and 1 where they are no padding; None if nothing is."""
+    width = max(map(len, texts))
+
+    def table(rows: Sequence[list[int]]) -> Tensor:
+        filled = [[0] * (width - len(row)) + row if left else row + [0] * (width - len(row)) for row in rows]
+        return torch.tensor(filled, dtype=torch.int64, device=device)
+
+    if all(len(text) == width for text in texts):
+        return table([list(text) for text in texts]), None
+    return table([list(text) for text in texts]), table([[1] * len(text) for text in texts])

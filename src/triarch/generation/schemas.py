@@ -83,7 +83,7 @@ def _check_words(schema: Any) -> None:
         if word == "x-guidance" or not (word in FOLLOWED | SILENT or word.startswith("x-")):
             hint = did_you_mean(word, FOLLOWED)
             raise InvalidInput(f"json_schema has {show(word)}{hint}, which would not be followed; leave it out")
-        if word in NUMBERS and type(value) in (int, float) and abs(value) > EXACT:
+        if word in NUMBERS | {"const", "enum"} and _largest(value) > EXACT:
             raise InvalidInput(f"json_schema has {word}={show(value)}, wanted at most 2^53, up to where it is exact")
         if word in TABLES and isinstance(value, dict):
             value = list(value.values())
@@ -91,6 +91,13 @@ def _check_words(schema: Any) -> None:
             continue
         for part in value if isinstance(value, list) else [value]:
             _check_words(part)
+
+
+def _largest(value: Any) -> float:
+    """Of the numbers in a value, without their signs."""
+    if isinstance(value, dict | list):
+        return max(map(_largest, value.values() if isinstance(value, dict) else value), default=0)
+    return abs(value) if isinstance(value, int | float) else 0
 
 
 def _ends(schema: dict[str, Any]) -> bool:

@@ -33,10 +33,14 @@ FOREIGN: dict[str, tuple[Any, ...]] = {
 }
 SAMPLING = ("temperature", "top_k", "top_p", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff")
 IDS = (
-    *("eos_token_id", "forced_bos_token_id", "forced_eos_token_id"),
+    *("eos_token_id", "forced_bos_token_id", "forced_eos_token_id", "decoder_start_token_id"),
     *("suppress_tokens", "begin_suppress_tokens", "bad_words_ids"),
 )
 FORMS = ("json_schema", "regex", "grammar", "choice")
+OF_SOURCE = (
+    *("decoder_start_token_id", "decoder_input_ids", "encoder_no_repeat_ngram_size", "encoder_repetition_penalty"),
+)
+POSITIVE = (*("repetition_penalty", "encoder_repetition_penalty", "top_p", "typical_p", "max_time", "penalty_alpha"),)
 BEAMS = ("length_penalty", "early_stopping", "num_beam_groups", "diversity_penalty")
 
 
@@ -53,6 +57,8 @@ class Settings:
     skip_special_tokens: bool = True  # special tokens are no part of the text
     eos_token_id: int | list[int] | None = None  # tokens that end a sequence; none: those of the checkpoint
     ignore_eos: bool = False  # nothing but length ends a sequence
+    decoder_start_token_id: int | None = None  # what a target begins with; none: what the checkpoint says
+    decoder_input_ids: list[int] | None = None  # of every target: what it goes on from, after that token
 
     # How the next token is chosen
     do_sample: bool = False  # draw it; else take the likeliest
@@ -71,6 +77,8 @@ class Settings:
     presence_penalty: float = 0.0  # taken from the scores of tokens that were generated (OpenAI)
     frequency_penalty: float = 0.0  # the same, once for each time
     no_repeat_ngram_size: int = 0  # no sequence of so many tokens occurs twice
+    encoder_no_repeat_ngram_size: int = 0  # none of the source's sequences of so many tokens occurs
+    encoder_repetition_penalty: float = 1.0  # scores of the source's tokens are multiplied by it
     bad_words_ids: list[list[int]] = field(default_factory=list)
     suppress_tokens: list[int] = field(default_factory=list)
     begin_suppress_tokens: list[int] = field(default_factory=list)  # as the first token alone
@@ -116,7 +124,7 @@ class Settings:
             value = getattr(self, name)
             if value is not None and not least <= value <= most:
                 raise InvalidInput(f"{name} is {show(value)}, wanted {least} to {most:,}")
-        for name in ("repetition_penalty", "top_p", "typical_p", "max_time", "penalty_alpha"):
+        for name in POSITIVE:
             if getattr(self, name) == 0:
                 raise InvalidInput(f"{name} is 0, wanted more than 0")
         for text in (*self.stop, *self.choice):
@@ -125,6 +133,10 @@ class Settings:
         for token, bias in self.logit_bias.items():
             if type(token) is not int or not fits(bias, float):
                 raise InvalidInput(f"logit_bias gives {show(repr(token))} {show(repr(bias))}, wanted a number to an id")
+        if self.eos_token_id in ([], ()):
+            raise InvalidInput("eos_token_id is an empty list; pass ignore_eos for a text that nothing but length ends")
+        if self.negative_prompt in ("", [], ()):
+            raise InvalidInput("negative_prompt is empty; leave it out to lean from the prompt's last token")
         if not all(self.bad_words_ids):
             raise InvalidInput("bad_words_ids holds an empty list; leave it out")
         if len(self.stop) > limits.STOPS or any(len(text) > limits.STOP_CHARACTERS for text in self.stop):
@@ -226,6 +238,8 @@ BOUNDS: tuple[tuple[str, float, float], ...] = (
     ("presence_penalty", -100, 100),
     ("frequency_penalty", -100, 100),
     ("no_repeat_ngram_size", 0, limits.POSITIONS),
+    ("encoder_no_repeat_ngram_size", 0, limits.POSITIONS),
+    ("encoder_repetition_penalty", 0, 1e4),
     ("guidance_scale", 0, 1e4),
     ("num_beams", 1, limits.SEQUENCES),
     ("length_penalty", -10, 10),
@@ -242,8 +256,16 @@ BOUNDS: tuple[tuple[str, float, float], ...] = (
 Kind = TypeVar("Kind", bound=Settings)
 
 
-def make(model: Network, given: Mapping[str, Any], kind: type[Kind] = Settings) -> Kind:  # type: ignore[assignment]
+def make(
+    model: Network,
+    given: Mapping[str, Any],
+    kind: type[Kind] = Settings,  # type: ignore[assignment]
+    *,
+    said: Mapping[str, Any] | None = None,
+) -> Kind:
     """What a call says, on top of what the checkpoint says, on top of the defaults of `kind`.
+
+    `said`: what the checkpoint says of the task at hand, which goes before what it says of generating.
 
     Raises InvalidInput for unknown names, values out of bounds, and what has no effect beside the rest of the call.
     """
@@ -255,15 +277,20 @@ def make(model: Network, given: Mapping[str, Any], kind: type[Kind] = Settings) 
     wanted = {name: value for name, value in given.items() if value is not None or fits(None, kinds(kind)[name])}
     if isinstance(wanted.get("stop"), str):
         wanted["stop"] = [wanted["stop"]]
-    said = _of_checkpoint(model, wanted, kind.do_sample)
+    kept = _of_checkpoint(model, wanted, kind.do_sample, said or {})
     try:
-        made = kind(**said | wanted)
+        made = kind(**kept | wanted)
     except InvalidInput as error:
-        if not said:
+        if not kept:
             raise
         kind(**wanted)  # raises what is wrong with the call alone
         raise InvalidInput(f"{CONFIG} and the call together: {error}") from None
     _check_effect(made, wanted)
+    if idle := [name for name in OF_SOURCE if wanted.get(name) is not None]:
+        from triarch.models import scores  # which loads torch, as the model has
+
+        if scores(type(model.head)).__name__ != "TargetWordScores":
+            raise InvalidInput(f"{' and '.join(idle)} do nothing to {model.architecture}, which has no encoder")
     return made
 
 
@@ -283,7 +310,7 @@ def _check_effect(made: Settings, wanted: Mapping[str, Any]) -> None:
     drawn = () if made.penalty_alpha is None else ("top_k",)
     idle = [name for name in changed(SAMPLING) if name not in drawn and name != "temperature"]
     if idle and not made.do_sample:
-        raise InvalidInput(f"{' and '.join(idle)} only matter when drawing; pass do_sample=True, or leave them out")
+        raise InvalidInput(f"{_matters(idle)} when drawing; pass do_sample=True, or leave it out")
     if made.do_sample and made.temperature == 0 and (idle := [*idle, *changed(("seed",))]):
         raise InvalidInput(f"temperature 0 takes the likeliest token, beside which {' and '.join(idle)} do nothing")
     if wanted.get("temperature") and not made.do_sample and wanted["temperature"] != 1:
@@ -295,35 +322,44 @@ def _check_effect(made: Settings, wanted: Mapping[str, Any]) -> None:
     if wanted.get("include_stop") and not made.stop:
         raise InvalidInput("include_stop only matters with stop; give both, or neither")
     if made.num_beams == 1 and (alone := changed(BEAMS)):
-        raise InvalidInput(f"{' and '.join(alone)} only matter with num_beams above 1; add it, or leave them out")
+        raise InvalidInput(f"{_matters(alone)} with num_beams above 1; give both, or neither")
 
 
-def _of_checkpoint(model: Network, wanted: Mapping[str, Any], drawn: bool) -> dict[str, Any]:
-    """What generation_config.json says, else what older checkpoints say of it in config.json.
+def _matters(names: list[str]) -> str:
+    return f"{' and '.join(names)} only {'matters' if len(names) == 1 else 'matter'}"
+
+
+def _of_checkpoint(
+    model: Network, wanted: Mapping[str, Any], drawn: bool, of_task: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What generation_config.json says, else what older checkpoints say of it in config.json; before it, what is said
+    of the task.
 
     Values that a call rules out by another option are left: a checkpoint's beams do not stand in the way of drawing.
     `drawn`: whether tokens are drawn where neither says so.
     """
     raw = _sidecar(model)
     if raw is None:
-        raw = model.config.extra
+        raw = model.config.to_hf()
     for name, harmless in FOREIGN.items():
-        if raw.get(name) not in harmless:
-            raise Unsupported(f"{CONFIG} asks for {name}={show(raw[name])}, which is not implemented; remove it")
+        if (asked := of_task.get(name, raw.get(name))) not in harmless:
+            raise Unsupported(f"{CONFIG} asks for {name}={show(asked)}, which is not implemented; remove it")
     known = kinds(Settings)
-    said = {name: value for name, value in raw.items() if name in READ and value is not None}
     if raw.get("max_length") == 20 and "max_new_tokens" not in raw:  # the reference's own default, written out
-        said.pop("max_length", None)
+        raw = {name: value for name, value in raw.items() if name != "max_length"}
+    said = {name: value for name, value in {**raw, **of_task}.items() if name in READ and value is not None}
     for name, value in said.items():
         if not fits(value, known[name]):
             raise CorruptFile(f"{CONFIG} says {name}={show(repr(value))}; mend it, or pass {name}=")
-        if name in IDS and not all(0 <= token < model.config.vocab_size for token in _flat(value)):
+        if name in IDS and not all(0 <= token < model.config.target_vocab_size for token in _flat(value)):
             raise CorruptFile(
-                f"{CONFIG} says {name}={show(repr(value))}, wanted 0 to {model.config.vocab_size - 1}; mend it"
+                f"{CONFIG} says {name}={show(repr(value))}, wanted 0 to {model.config.target_vocab_size - 1}; mend it"
             )
     if "max_new_tokens" in wanted or "max_length" in wanted:
         said.pop("max_new_tokens", None)
         said.pop("max_length", None)
+    if any(wanted.get(name) is not None for name in FORMS):  # which ends where it is complete
+        said.pop("forced_eos_token_id", None)
     if not wanted.get("do_sample", said.get("do_sample", drawn)) and "penalty_alpha" not in said:
         said.pop("top_k", None)
     if "num_beams" in wanted or "penalty_alpha" in wanted or wanted.get("do_sample"):
@@ -339,7 +375,8 @@ READ = frozenset(
         *SAMPLING,
         *BEAMS,
         *("num_beams", "num_return_sequences", "force_words_ids", "penalty_alpha"),
-        *("repetition_penalty", "no_repeat_ngram_size"),
+        *("repetition_penalty", "no_repeat_ngram_size", "decoder_start_token_id"),
+        *("encoder_repetition_penalty", "encoder_no_repeat_ngram_size"),
         *("bad_words_ids", "suppress_tokens", "begin_suppress_tokens", "forced_bos_token_id", "forced_eos_token_id"),
         *("exponential_decay_length_penalty", "renormalize_logits", "sequence_bias"),
     }

@@ -31,12 +31,14 @@ class Lookup:
     Saxena 2023, https://github.com/apoorvumang/prompt-lookup-decoding
     """
 
-    def __init__(self) -> None:
+    def __init__(self, source: Sequence[int] = ()) -> None:
+        """`source`: what an encoder read, where a target may have its words from."""
+        self.source = list(source)
         self.after: dict[tuple[int, ...], int] = {}  # few tokens -> where the token after them stood last
         self.read = 0  # tokens whose place is known
 
     def __call__(self, so_far: SoFar, most: int) -> list[int]:
-        tokens: list[int] = so_far.tokens[0].tolist()
+        tokens: list[int] = self.source + so_far.tokens[0].tolist()
         for place in range(self.read, len(tokens)):
             for size in range(1, min(LONGEST, place) + 1):
                 self.after[tuple(tokens[place - size : place])] = place
@@ -51,13 +53,13 @@ class Lookup:
 class Draft:
     """Guesses what a smaller model finds likeliest. Leviathan et al. 2023, https://arxiv.org/abs/2211.17192"""
 
-    def __init__(self, model: Network, filters: Sequence[Filter]):
-        self.model, self.filters = model, filters
+    def __init__(self, model: Network, filters: Sequence[Filter], source: list[int] | None = None):
+        self.model, self.filters, self.sources = model, filters, None if source is None else [source]
         self.steps: Decoder | None = None
 
     def __call__(self, so_far: SoFar, most: int) -> list[int]:
         tokens: list[int] = so_far.tokens[0].tolist()
-        most = min(most, self.model.config.max_tokens - len(tokens))
+        most = min(most, self.model.config.max_target_tokens - len(tokens))
         guesses: list[int] = []
         if most < 1:
             return guesses
@@ -77,7 +79,7 @@ class Draft:
     def _read(self, tokens: list[int]) -> torch.Tensor:
         """Scores (1, V) after these tokens, of which the first ones may have been read before."""
         if self.steps is None:
-            self.steps = Decoder(self.model, [tokens], sliding=False)
+            self.steps = Decoder(self.model, [tokens], sources=self.sources, sliding=False)
             return self.steps.start(1)
         pairs = zip(tokens[:-1], self.steps.tokens[0].tolist(), strict=False)
         known = next((i for i, (ours, theirs) in enumerate(pairs) if ours != theirs), None)
@@ -91,12 +93,13 @@ class Draft:
 
 def check_draft(model: Network, draft: object) -> None:
     """Raises InvalidInput for a model whose tokens are not those of the model that it guesses for."""
-    if not isinstance(draft, Network) or scores_of(type(draft.head)).__name__ != "NextWordScores":
-        raise InvalidInput(f"assistant_model is {show(type(draft).__name__)}, wanted a loaded model of next words")
-    ours, theirs = model.config.vocab_size, draft.config.vocab_size
+    kind = scores_of(type(model.head))
+    if not isinstance(draft, Network) or scores_of(type(draft.head)) is not kind:
+        raise InvalidInput(f"assistant_model is {show(type(draft).__name__)}, wanted a loaded model of {kind.__name__}")
+    ours, theirs = model.config.target_vocab_size, draft.config.target_vocab_size
     if ours != theirs:
         raise InvalidInput(f"assistant_model has {theirs:,} tokens, the model {ours:,}; give one with the same tokens")
-    tables = [one.processor.tokenizer.get_vocab() for one in (model, draft) if one.processor is not None]
+    tables = [one.processor.target.tokenizer.get_vocab() for one in (model, draft) if one.processor is not None]
     if len(tables) == 2 and tables[0] != tables[1]:
         raise InvalidInput("assistant_model numbers its tokens differently; give one with the same tokens")
 

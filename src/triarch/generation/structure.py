@@ -26,6 +26,7 @@ from triarch.generation import schemas
 from triarch.generation.filters import NEVER, SoFar
 from triarch.generation.schemas import check_size
 from triarch.generation.settings import Settings
+from triarch.inputs.sentencepiece import SPACE
 from triarch.inputs.text import TextProcessor
 
 if TYPE_CHECKING:
@@ -45,12 +46,15 @@ class Form:
     grammar, or is complete without a token that could say so, passes as it is: such rows are over.
     """
 
-    def __init__(self, root: LLMatcher, ends: Sequence[int]):
-        self.root, self.ends = root, list(ends)
+    def __init__(self, root: LLMatcher, ends: Sequence[int], skipped: int = 0):
+        """`skipped`: new tokens that come first and are no part of the form."""
+        self.root, self.ends, self.skipped = root, list(ends), skipped
         self.states: OrderedDict[tuple[int, ...], LLMatcher | None] = OrderedDict()  # the latest used comes last
 
     def __call__(self, logits: Tensor, so_far: SoFar) -> Tensor:
-        rows: list[list[int]] = so_far.new.tolist()
+        if so_far.steps < self.skipped:
+            return logits
+        rows: list[list[int]] = so_far.new[:, self.skipped :].tolist()
         allowed = torch.stack([self._allowed(tuple(row), logits.shape[1]) for row in rows])  # (N, V)
         while len(self.states) > 2 * len(rows) + AHEAD:
             self.states.popitem(last=False)
@@ -58,8 +62,8 @@ class Form:
 
     def complete(self, ids: Sequence[int]) -> bool:
         """Whether nothing can follow."""
-        state = self._state(tuple(ids))
-        return state is None or state.is_stopped()
+        state = self._state(tuple(ids[self.skipped :]))
+        return len(ids) >= self.skipped and (state is None or state.is_stopped())
 
     def _allowed(self, tokens: tuple[int, ...], vocab: int) -> Tensor:
         state = self._state(tokens)
@@ -88,8 +92,12 @@ class Form:
         return state
 
 
-def form_of(settings: Settings, processor: TextProcessor | None, ends: Sequence[int]) -> Form | None:
+def form_of(
+    settings: Settings, processor: TextProcessor | None, ends: Sequence[int], *, begins: bool = False
+) -> Form | None:
     """The filter of what settings ask for; None where they ask for no form.
+
+    `begins`: nothing stands before the text that is written, so that a space before its first word is none.
 
     Raises InvalidInput for a form that is not well written, that llguidance does not know, or that no text meets;
     LimitExceeded for one that is too large; Unsupported for a tokenizer whose tokens do not spell out bytes.
@@ -103,26 +111,32 @@ def form_of(settings: Settings, processor: TextProcessor | None, ends: Sequence[
     with _compilers_lock:
         compiler = _compilers.get(processor)
         if compiler is None:
-            compiler = _compilers[processor] = _Compiler(processor)
-    return Form(compiler.compiled(what, grammar), ends)
+            compiler = _compilers[processor] = _Compiler(processor, begins)
+    forced = begins and settings.forced_bos_token_id is not None  # as checkpoints do that say the language so
+    return Form(compiler.compiled(what, grammar), ends, skipped=int(forced))
 
 
 class _Compiler:
     """Grammars as they apply to one tokenizer; the latest used are kept."""
 
-    def __init__(self, processor: TextProcessor):
-        from llguidance import LLTokenizer
+    def __init__(self, processor: TextProcessor, begins: bool):
+        from llguidance import LLTokenizer, TokenizerWrapper
         from tokenizers import AddedToken, Tokenizer
 
         tokenizer = Tokenizer.from_str(processor.tokenizer.to_str())
         tokenizer.add_special_tokens([AddedToken(END, special=True)])
+        self.led = False  # a space may stand before the text, which is not part of it
         try:
             self.tokenizer = LLTokenizer(tokenizer.to_str(), eos_token=tokenizer.token_to_id(END))
         except ValueError as error:
-            raise Unsupported(
-                f"no form can be asked of this tokenizer, whose tokens do not spell out bytes ({_line(error)}); "
-                "use a byte-level BPE or SentencePiece checkpoint"
-            ) from None
+            if not begins or SPACE not in "".join(tokenizer.get_vocab()):
+                raise Unsupported(
+                    f"no form can be asked of this tokenizer, whose tokens do not spell out bytes ({_line(error)}); "
+                    "use a byte-level BPE or SentencePiece checkpoint"
+                ) from None
+            pieces = _Pieces(processor)
+            self.tokenizer = LLTokenizer(TokenizerWrapper(pieces), eos_token=pieces.eos_token_id)
+            self.led = True
         self.kept: OrderedDict[str, LLMatcher] = OrderedDict()
         self.lock = threading.Lock()
 
@@ -130,11 +144,48 @@ class _Compiler:
         """At its beginning; a copy, which nobody else moves on."""
         with self.lock:
             if grammar not in self.kept:
-                self.kept[grammar] = _on_deep_stack(what, grammar, self.tokenizer)
+                read = _after_space(grammar) if self.led else grammar
+                self.kept[grammar] = _on_deep_stack(what, read, self.tokenizer)
             self.kept.move_to_end(grammar)
             while len(self.kept) > limits.FORMS_KEPT:
                 self.kept.popitem(last=False)
             return self.kept[grammar].deep_copy()
+
+
+class _Pieces:
+    """A vocabulary of SentencePiece without bytes, by the names that llguidance asks for. What a piece spells it says
+    itself, but for the mark of a space; a character without a piece can not be written."""
+
+    bos_token_id = None
+
+    def __init__(self, processor: TextProcessor):
+        vocabulary, ordinary = processor.tokenizer.get_vocab(), set(processor.ordinary_ids)
+        self.eos_token_id = processor.vocab_size
+        self.tokens = [b""] * processor.vocab_size + [END.encode()]
+        for token, id_ in vocabulary.items():
+            self.tokens[id_] = token.replace(SPACE, " ").encode()
+        self.special_token_ids = [i for i in range(processor.vocab_size + 1) if i not in ordinary]
+        self.ids = {self.tokens[id_]: id_ for id_ in ordinary if self.tokens[id_]}
+        self.longest = max(map(len, self.ids), default=0)
+
+    def __call__(self, text: bytes) -> list[int]:
+        """Ids of what is bound to follow: the longest pieces, as the tokenizer itself puts a space before all text."""
+        ids, place = list[int](), 0
+        while place < len(text):
+            sizes = range(min(self.longest, len(text) - place), 0, -1)
+            size = next((size for size in sizes if text[place : place + size] in self.ids), 0)
+            if not size:
+                break
+            ids.append(self.ids[text[place : place + size]])
+            place += size
+        return ids
+
+
+def _after_space(grammar: str) -> str:
+    """The same grammar, with a space before it or none."""
+    whole = json.loads(grammar) if grammar.startswith("{") else {"grammars": [{"lark_grammar": grammar}]}
+    whole["grammars"][0]["name"] = "form"
+    return json.dumps({"grammars": [{"lark_grammar": 'start: " "? @form'}, *whole["grammars"]]})
 
 
 _compilers: WeakKeyDictionary[TextProcessor, _Compiler] = WeakKeyDictionary()

@@ -107,13 +107,13 @@ def build(model: Model, text_format: TextFormat, *, after_specials: bool = True)
 
     Where a model takes spaces as they stand, `after_specials` says whether one is put before text that follows a
     special token, as before the whole text. With `text_format.first_pieces` the ids follow fairseq: those pieces stand
-    in place of the model's own first three, and the mask token comes last.
+    in place of the model's own first three, and tokens of languages and the mask token come last.
     """
     vocabulary = [(piece.text, piece.score) for piece in model.pieces]
     unknown = model.unknown
     if first := text_format.first_pieces:
-        vocabulary = [*((text, 0.0) for text in first), *vocabulary[OWN_SPECIALS:]]
-        vocabulary.append((text_format.specials["mask_token"], 0.0))
+        last = (*text_format.languages, text_format.specials["mask_token"])
+        vocabulary = [*((text, 0.0) for text in first), *vocabulary[OWN_SPECIALS:], *((text, 0.0) for text in last)]
         unknown = first.index(text_format.specials["unk_token"])
 
     if model.algorithm == UNIGRAM:

@@ -4,11 +4,13 @@ Shapes: B sequences, T tokens. `Text` is a string, or the list of its words when
 of a token count characters of that string, or of its word.
 """
 
+import copy
 import itertools
 import json
 import math
 import operator
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Unpack
@@ -18,9 +20,9 @@ from tokenizers import Encoding, Tokenizer, normalizers, pre_tokenizers, process
 from torch import Tensor
 
 from triarch import limits
-from triarch.errors import CorruptFile, InvalidInput, LimitExceeded, Unsupported, show
+from triarch.errors import CorruptFile, InvalidInput, LimitExceeded, NotFound, Unsupported, show
 from triarch.family import TextFormat
-from triarch.files import Folder, write_text
+from triarch.files import Folder, replacing, write_text
 from triarch.inputs import vocabulary
 from triarch.inputs.chat import Format, Messages, Options, Spans, read_templates, remove_template_files, saved
 from triarch.inputs.spelling import Guard, respelled, special_tokens
@@ -28,14 +30,23 @@ from triarch.inputs.spelling import Guard, respelled, special_tokens
 Text = str | Sequence[str]
 Sizes = tuple[int, int]  # tokens of the first text and of its pair
 
+APART = "target_tokenizer"  # the folder of a tokenizer of what is written, where it is not that of what is read
 SPACED = (" .", " ?", " !", " ,", " ' ", " n't", " 'm", " 's", " 've", " 're")
 
 
-def load_text(folder: Folder, text_format: TextFormat, *, vocab_size: int, max_tokens: int) -> "TextProcessor | None":
+def load_text(
+    folder: Folder,
+    text_format: TextFormat,
+    *,
+    vocab_size: int,
+    max_tokens: int,
+    target_vocab_size: int | None = None,
+    max_target_tokens: int | None = None,
+) -> "TextProcessor | None":
     """The text processor of a checkpoint folder; None if the folder has no tokenizer.
 
-    `vocab_size` is the number of rows of the embedding, `max_tokens` the length that the model takes. Raises what
-    `vocabulary.load` raises.
+    `vocab_size` is the number of rows of the embedding, `max_tokens` the length that the model takes; those of a target
+    may be others. Raises what `vocabulary.load` raises.
     """
     found = vocabulary.load(folder, text_format, vocab_size)
     if found is None:
@@ -44,7 +55,19 @@ def load_text(folder: Folder, text_format: TextFormat, *, vocab_size: int, max_t
     if not isinstance(longest, int | float) or not longest > 0:
         raise CorruptFile(f"{folder}: model_max_length in tokenizer_config.json is {show(longest)!r}; wanted a number")
     templates = read_templates(folder, found.config)
-    return TextProcessor(found, vocab_size, int(min(max_tokens, longest)), text_format.segments, templates)
+    made = TextProcessor(found, vocab_size, int(min(max_tokens, longest)), text_format.segments, templates)
+    rows = vocab_size if target_vocab_size is None else target_vocab_size
+    most = max_tokens if max_target_tokens is None else max_target_tokens
+    if text_format.apart:
+        found_beside = load_text(
+            folder.inside(APART), replace(text_format, apart=False), vocab_size=rows, max_tokens=most
+        )
+        if found_beside is None:
+            raise NotFound(f"{folder} has no {APART}, the tokenizer of what is written; download it whole")
+        made.write_with(found_beside)
+    elif (other := vocabulary.load(folder, text_format, rows, target=True)) is not None:
+        made.target = TextProcessor(other, rows, int(min(most, longest)), text_format.segments, templates)
+    return made
 
 
 def check_text(text: object) -> None:
@@ -94,19 +117,74 @@ class TextProcessor:
         self.max_tokens = max_tokens
         self.segments = segments
         self._found = found
+        self._apart = False  # the target's tokenizer is in a folder of its own
         # Windows get their special tokens once they are cut, so the two steps are kept apart.
         self._framing = found.tokenizer.post_processor or processors.TemplateProcessing("$A", "$A $B:1", [])
-        self._plain = found.tokenizer
-        self._plain.post_processor = None
-        splitter = self._plain.pre_tokenizer
+        self._written = found.tokenizer
+        self._written.post_processor = None
+        self._plain = self._cutting(self._written)
+        splitter = self._written.pre_tokenizer
         self._joins_words = isinstance(splitter, pre_tokenizers.ByteLevel) and not splitter.add_prefix_space
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "TextProcessor":
+        return self  # copies of a model share it, as threads do; what cuts text may be code, which has no copy
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
-        """The whole pipeline, special tokens included, as `tokenizer.json` holds it."""
-        whole = Tokenizer.from_str(self._plain.to_str())
+        """The whole pipeline, special tokens included, as `tokenizer.json` holds it; of a translator's two vocabularies
+        all but how text is cut, which no such file can say."""
+        whole = Tokenizer.from_str(self._written.to_str())
         whole.post_processor = self._framing
         return whole
+
+    @cached_property
+    def target(self) -> "TextProcessor":
+        """What reads and writes the texts that a model writes from others: this one, unless these are in another
+        language with a vocabulary, or special tokens, of its own."""
+        # Where texts say their language, its own one stands around it
+        return self.between(self.config.get("tgt_lang")) if self.says_language else self
+
+    @property
+    def says_language(self) -> bool:
+        """Whether a token beside each text says which language it is in, as mBART's does."""
+        return vocabulary.SOURCE in self._found.template
+
+    def write_with(self, target: "TextProcessor") -> None:
+        """Read and write what a model writes with another tokenizer, which is saved in a folder of its own."""
+        self.target, self._apart = target, True
+
+    @property
+    def languages(self) -> dict[str, int]:
+        """Those that `between` can choose, with the ids of their tokens."""
+        ids = self._plain.get_vocab()
+        return {name: ids[token] for name, token in self._found.languages.items()}
+
+    def between(self, src_lang: str | None = None, tgt_lang: str | None = None) -> "TextProcessor":
+        """The same processor for other languages: of the texts that it reads, and of what is written from them.
+
+        Raises InvalidInput for a language that it does not have, and for one of a source that no source says.
+        """
+        found, says = self._found, self.says_language
+        for name in (src_lang, tgt_lang):
+            if name is not None:
+                vocabulary.language(name, found.languages, found.source)
+        if src_lang is not None and not says:
+            raise InvalidInput(f"{found.source} reads its sources without a language; leave {show(src_lang)!r} out")
+        if found.around is None:
+            return self
+        made = copy.copy(self)
+        for cached in ("tokenizer", "_frames", *(("target",) if says else ())):
+            made.__dict__.pop(cached, None)
+        if says:
+            chosen = {"src_lang": src_lang, "tgt_lang": tgt_lang}
+            made.config = self.config | {key: name for key, name in chosen.items() if name is not None}
+        made._framing = found.around(made.config.get("src_lang"), tgt_lang)
+        return made
+
+    @property
+    def files(self) -> dict[str, bytes]:
+        """What says how text is cut where `tokenizer` can not, that of targets too: files as they were read."""
+        return self._found.files | self.target._found.files
 
     def token(self, role: str) -> str | None:
         """The token of a role such as "mask_token"; None if the vocabulary has none."""
@@ -304,7 +382,10 @@ class TextProcessor:
         return self.chat_format.spans(messages, tools)
 
     def save(self, folder: Path) -> None:
-        """Write the files that this library, and both major versions of the reference, read the same ids from."""
+        """Write the files that this library, and both major versions of the reference, read the same ids from.
+
+        Those of a target are among them.
+        """
         folder.mkdir(parents=True, exist_ok=True)
         settings = {"model_max_length": self.max_tokens} | self.config | self._found.specials
         settings.pop("chat_template", None)
@@ -319,31 +400,55 @@ class TextProcessor:
             settings["do_lower_case"] = normalizer.lowercase
             settings["strip_accents"] = normalizer.strip_accents
             settings["tokenize_chinese_chars"] = normalizer.handle_chinese_chars
-        splitter = self._plain.pre_tokenizer
+        splitter = self._written.pre_tokenizer
         if isinstance(splitter, pre_tokenizers.ByteLevel):
             settings["add_prefix_space"] = splitter.add_prefix_space
         # Version 5 builds the pipeline of a class anew and comes to the same one for these two kinds only; the generic
         # class takes tokenizer.json as it stands. Version 4 does not know the name that version 5 gives it.
         rebuilt_alike = isinstance(splitter, pre_tokenizers.BertPreTokenizer | pre_tokenizers.ByteLevel)
-        if not rebuilt_alike or settings.get("tokenizer_class") in (None, "TokenizersBackend"):
+        says = vocabulary.SOURCE in self._found.template  # only their own classes can change the language there
+        if not says and (not rebuilt_alike or settings.get("tokenizer_class") in (None, "TokenizersBackend")):
             settings["tokenizer_class"] = "PreTrainedTokenizerFast"
-        files = {"tokenizer_config.json": settings, "special_tokens_map.json": self._found.specials}
-        for name, content in files.items():
-            write_text(folder / name, json.dumps(content, ensure_ascii=False, indent=2) + "\n")
-        write_text(folder / "tokenizer.json", self.tokenizer.to_str(pretty=True) + "\n")
+        if files := self.files:
+            settings["tokenizer_class"] = "MarianTokenizer"
+            settings["added_tokens_decoder"] = self._added_tokens()
+        for name, data in files.items():
+            with replacing(folder / name) as temporary:
+                temporary.write_bytes(data)
+        for name, content in (("tokenizer_config", settings), ("special_tokens_map", self._found.specials)):
+            write_text(folder / f"{name}.json", json.dumps(content, ensure_ascii=False, indent=2) + "\n")
+        if not files:
+            write_text(folder / "tokenizer.json", self.tokenizer.to_str(pretty=True) + "\n")
         remove_template_files(folder)
+        if self._apart:
+            self.target.save(folder / APART)
+
+    def _added_tokens(self) -> dict[str, dict[str, Any]]:
+        """As tokenizer_config.json lists them."""
+        flags = ("content", "lstrip", "normalized", "rstrip", "single_word", "special")
+        added = self._written.get_added_tokens_decoder()
+        return {str(id_): {flag: getattr(token, flag) for flag in flags} for id_, token in sorted(added.items())}
 
     @cached_property
     def _literal(self) -> Tokenizer:
         """The pipeline that takes the text of special tokens for plain text."""
-        literal = respelled(self._plain, " ")  # no piece is ever looked up with a space in it
+        literal = respelled(self._written, " ")  # no piece is ever looked up with a space in it
         literal.encode_special_tokens = True
-        return literal
+        return self._cutting(literal)
 
     @cached_property
     def _marked(self) -> Tokenizer:
         """The pipeline that takes the text of special tokens for such only where a `Guard` has marked it."""
-        return respelled(self._plain, Guard.MARK)
+        return self._cutting(respelled(self._written, Guard.MARK))
+
+    def _cutting(self, tokenizer: Tokenizer) -> Tokenizer:
+        """The pipeline with what cuts text, where that is code."""
+        if self._found.cut is None:
+            return tokenizer
+        made = Tokenizer.from_str(tokenizer.to_str())
+        made.encode_special_tokens = tokenizer.encode_special_tokens
+        made.pre_tokenizer = self._found.cut
+        return made
 
     def _encode(self, text: Text, pair: Text | None, parse_special: bool) -> tuple[Encoding, Encoding | None]:
         """Both texts on their own, without special tokens around them."""

@@ -18,6 +18,7 @@ unknown character.
 """
 
 import json
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -30,10 +31,11 @@ from triarch.family import TextFormat
 from triarch.files import write_text
 from triarch.inputs.sentencepiece import SPACE
 from triarch.inputs.text import TextProcessor, check_text
-from triarch.inputs.vocabulary import Vocabulary
+from triarch.inputs.vocabulary import Vocabulary, sentinels
 from triarch.suggest import did_you_mean
 
 KINDS = ("wordpiece", "bpe", "unigram", "characters")
+LANGUAGE = re.compile(r" ?\{\w+\}")  # in a template: a token that a vocabulary of one pair of languages does without
 MIN_FREQUENCY = 2  # a pair of pieces seen but once is chance
 INNER = "##"  # how WordPiece writes a piece inside a word
 
@@ -69,6 +71,7 @@ def train_vocabulary(
     _check(texts, kind, vocab_size, min_frequency, max_characters)
     specials = list(dict.fromkeys(text_format.specials[role] for role in SPECIALS if role in text_format.specials))
     unknown = text_format.specials.get("unk_token")
+    vocab_size -= text_format.sentinels  # which come last
     frequency = MIN_FREQUENCY if min_frequency is None else min_frequency
     if kind == "wordpiece":
         tokenizer = _wordpiece(text_format.lowercase if lowercase is None else lowercase)
@@ -317,10 +320,12 @@ def _processor(tokenizer: Tokenizer, specials: list[str], text_format: TextForma
     mask = text_format.specials.get("mask_token")
     joined = not isinstance(tokenizer.model, models.WordPiece)  # spaces belong to words: a mask stands for both
     tokenizer.add_special_tokens([AddedToken(token, lstrip=joined and token == mask) for token in specials])
-    used = {part.partition(":")[0] for part in f"{text_format.single} {text_format.pair}".split() if part[0] != "$"}
+    tokenizer.add_special_tokens(sentinels(text_format.sentinels))
+    single, pair = (LANGUAGE.sub("", template).strip() for template in (text_format.single, text_format.pair))
+    used = {part.partition(":")[0] for part in f"{single} {pair}".split() if part[0] != "$"}
     framing: processors.PostProcessor = processors.TemplateProcessing(
-        single=text_format.single,
-        pair=text_format.pair,
+        single=single,
+        pair=pair,
         special_tokens=[(token, tokenizer.token_to_id(token)) for token in specials if token in used],
     )
     if isinstance(tokenizer.pre_tokenizer, pre_tokenizers.ByteLevel):

@@ -1,49 +1,70 @@
 """A folder's tokenizer files -> one `tokenizers` pipeline and the names of its special tokens.
 
-`tokenizer.json` says nearly everything itself. A bare vocabulary (`vocab.txt`, `vocab.json` with `merges.txt`, or a
-SentencePiece model) is completed from the family's `TextFormat` and the small JSON files beside it. Where the major
-versions of the reference library disagree about a bare vocabulary, ids are those of 4.57.
+`tokenizer.json` says nearly everything itself. A bare vocabulary (`vocab.txt`, `vocab.json` with `merges.txt`, a
+SentencePiece model, or two of them with `vocab.json`) is completed from the family's `TextFormat` and the small JSON
+files beside it. Where the major versions of the reference library disagree about a bare vocabulary, ids are those of
+4.57.
 """
 
 import io
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
-from typing import Any, NamedTuple
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+from tokenizers.pre_tokenizers import PreTokenizer
+from tokenizers.processors import PostProcessor
 
 from triarch import limits
-from triarch.errors import CorruptFile, InvalidInput, LimitExceeded, NotFound, TriarchError, show
+from triarch.errors import CorruptFile, InvalidInput, LimitExceeded, NotFound, TriarchError, show, some
 from triarch.family import TextFormat
 from triarch.files import Folder
-from triarch.inputs import sentencepiece
+from triarch.inputs import paired, sentencepiece
+from triarch.suggest import did_you_mean
 
 # In the order in which the reference library adds those that a vocabulary lacks
 ROLES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 # Classes of the reference that build the pipeline's ends from tokenizer_config.json; named there, or else the family's
 BY_SETTINGS = ("LlamaTokenizer", "LlamaTokenizerFast")
 SENTENCEPIECE_FILES = ("sentencepiece.bpe.model", "spiece.model", "tokenizer.model")
+SOURCE, TARGET = "{src_lang}", "{tgt_lang}"  # in a TextFormat: the tokens of these languages; nothing for none
+
+Around = Callable[[str | None, str | None], PostProcessor]
 
 
-class Vocabulary(NamedTuple):
+@dataclass(frozen=True)
+class Vocabulary:
     """What a folder's tokenizer files come to."""
 
     tokenizer: Tokenizer  # puts special tokens around text; neither cuts nor pads
     config: dict[str, Any]  # tokenizer_config.json; empty if there is none
     specials: dict[str, str]  # role -> token, for the roles that this vocabulary has a token for
     source: str  # the folder, for messages
+    cut: PreTokenizer | None = None  # how text is cut, where `tokenizer` can not say it
+    files: dict[str, bytes] = field(default_factory=dict)  # that say it in place of tokenizer.json, by their names
+    languages: dict[str, str] = field(default_factory=dict)  # that can be chosen, and their tokens
+    template: str = ""  # what goes around one text, where tokenizer.json does not say it; see TextFormat
+    around: Around | None = None  # the languages of a text and of its translation -> what puts it there
 
 
-def load(folder: Folder, text_format: TextFormat, rows: int) -> Vocabulary | None:
+def load(folder: Folder, text_format: TextFormat, rows: int, *, target: bool = False) -> Vocabulary | None:
     """Read a folder's tokenizer; None if it holds no file of one. Ids must be below `rows`, those of the embedding.
+
+    `target`: that of what is written, where the folder has another one for it; None if it has not.
 
     Raises NotFound when there are settings but no vocabulary, CorruptFile for a file that breaks its format,
     LimitExceeded for one of absurd size, InvalidInput for ids that the embedding has no row for.
     """
     config = _settings(folder, "tokenizer_config.json")
+    if text_format.classes:
+        text_format = text_format.classes.get(_class_of(folder, config), text_format)
+    pair = paired.names_of(folder, config, target=target)
+    if target and pair is None:
+        return None
     stated = config if "added_tokens_decoder" in config else config | _settings(folder, "special_tokens_map.json")
     named = text_format.specials | {role: stated[role] for role in ROLES if role in stated}
     names = {role: _content(named[role], role, folder) for role in ROLES if named.get(role) is not None}
@@ -51,28 +72,37 @@ def load(folder: Folder, text_format: TextFormat, rows: int) -> Vocabulary | Non
     with guarded(where):
         extra = _extra(stated, folder)
         by_settings = _by_settings(config, text_format)
-        whole = folder.has("tokenizer.json") and not (by_settings and _rebuilt(folder, config))
-        tokenizer = _whole(folder, config) if whole else _bare(folder, config, names, text_format, rows)
+        side = None if pair is None else paired.load(folder, text_format, pair)
+        whole = folder.has("tokenizer.json") and not (by_settings and _rebuilt(folder, config)) and side is None
+        tokenizer: Tokenizer | None
+        if side is not None:
+            tokenizer = side.tokenizer
+        else:
+            tokenizer = _whole(folder, config) if whole else _bare(folder, config, names, text_format, rows)
         if tokenizer is None and stated:
             raise NotFound(
                 f"{folder} has settings of a tokenizer but no vocabulary: tokenizer.json, vocab.txt, vocab.json with "
-                f"merges.txt, or {' or '.join(SENTENCEPIECE_FILES)}; download one of them"
+                f"merges.txt, or {' or '.join(SENTENCEPIECE_FILES)}, or source.spm with target.spm; download one"
             )
         if tokenizer is None:
             return None
         _check_ids(base := tokenizer.get_vocab(), rows, where)
         if not whole:
-            _add_listed(tokenizer, config, {*names.values(), *(token.content for token in extra)}, folder)
+            _add_listed(tokenizer, config, {*names.values(), *(token.content for token in extra)}, folder, pair)
+        languages = {code: code for code in text_format.languages if code in base} if side is None else side.codes
+        extra += [AddedToken(code, special=True) for code in text_format.languages if code in base]
         specials = _add_specials(tokenizer, stated, names, extra, folder)
         if tokenizer.get_vocab_size() > len(base):
             _check_ids(tokenizer.get_vocab(), rows, where)
+        around: Around = partial(_framing, tokenizer, text_format, names, languages, folder)
         if by_settings:
-            _put_around(tokenizer, *_template(config, names, folder), folder)
-        elif not whole:
-            _frame(tokenizer, text_format, names, folder)
+            tokenizer.post_processor = _put_around(tokenizer, *_template(config, names, folder), folder)
+        elif not whole or text_format.languages:
+            tokenizer.post_processor = around(config.get("src_lang"), None)
         for id_ in (*tokenizer.encode("").ids, *tokenizer.encode("", "").ids):
             _check_ids({"put around every text": id_}, rows, where)
-    return Vocabulary(tokenizer, config, specials, where)
+    cut, files = (None, {}) if side is None else (side.cut, side.files)
+    return Vocabulary(tokenizer, config, specials, where, cut, files, languages, text_format.single, around)
 
 
 @contextmanager
@@ -117,11 +147,27 @@ def _bare(
         if folder.has(name):
             model = sentencepiece.read(folder.read(name, limits.SENTENCEPIECE_BYTES), str(folder.path / name), rows)
             if not _by_settings(config, text_format):
-                return sentencepiece.build(model, text_format)
+                return _with_sentinels(sentencepiece.build(model, text_format), config, text_format, rows, folder)
             prefix = _flag(config, "add_prefix_space", True, folder)
             model = replace(model, charsmap=b"", remove_extra_whitespaces=False, add_dummy_prefix=prefix)
             return sentencepiece.build(model, text_format, after_specials=_flag(config, "legacy", True, folder))
     return None
+
+
+def _with_sentinels(
+    tokenizer: Tokenizer, config: dict[str, Any], text_format: TextFormat, rows: int, folder: Folder
+) -> Tokenizer:
+    """T5 counts its sentinels down, so that the first one is the last row."""
+    count = config.get("extra_ids", text_format.sentinels)
+    if type(count) is not int or not 0 <= count <= rows:
+        raise CorruptFile(f"{folder}/tokenizer_config.json: extra_ids is {show(repr(count))}, wanted a count; mend it")
+    tokenizer.add_special_tokens(sentinels(count))
+    return tokenizer
+
+
+def sentinels(count: int) -> list[AddedToken]:
+    """The tokens that stand for what was taken out of a text, the last one first."""
+    return [AddedToken(f"<extra_id_{i}>") for i in reversed(range(count))]
 
 
 def _by_settings(config: dict[str, Any], text_format: TextFormat) -> bool:
@@ -190,15 +236,30 @@ def _override(tokenizer: Tokenizer, config: dict[str, Any], folder: Folder) -> N
             framing.add_prefix_space = splitter.add_prefix_space  # offsets leave out a space that was not in the text
 
 
-def _add_listed(tokenizer: Tokenizer, config: dict[str, Any], special: set[str], folder: Folder) -> None:
-    """Add the tokens that tokenizer_config.json, or else added_tokens.json, lists with their ids."""
+def _add_listed(
+    tokenizer: Tokenizer,
+    config: dict[str, Any],
+    special: set[str],
+    folder: Folder,
+    pair: tuple[str, str] | None,
+) -> None:
+    """Add the tokens that tokenizer_config.json, or else added_tokens.json, lists with their ids.
+
+    Those of a translator's vocabularies are found in text as it stands, before it is normalised; ids that are listed
+    are those of its sources.
+    """
     if "added_tokens_decoder" in config:
-        listed = {int(id_): _added_token(value, folder) for id_, value in config["added_tokens_decoder"].items()}
+        found = config["added_tokens_decoder"].items()
+        if pair is not None:
+            found = [(id_, value | {"normalized": False}) for id_, value in found]
+        listed = {int(id_): _added_token(value, folder) for id_, value in found}
     else:
         listed = {
-            id_: AddedToken(content, normalized=content not in special, special=content in special)
+            id_: AddedToken(content, normalized=pair is None and content not in special, special=content in special)
             for content, id_ in _settings(folder, "added_tokens.json").items()
         }
+    if pair == paired.TARGET_APART:
+        listed = {id_: token for id_, token in listed.items() if tokenizer.token_to_id(token.content) is None}
     tokenizer.add_tokens([listed[id_] for id_ in sorted(listed)])  # all at once: each call indexes all tokens anew
     for id_, token in listed.items():
         if (given := tokenizer.token_to_id(token.content)) != id_:
@@ -226,22 +287,52 @@ def _add_specials(
     return specials
 
 
-def _frame(tokenizer: Tokenizer, text_format: TextFormat, names: dict[str, str], folder: Folder) -> None:
-    """Set the special tokens that go around a text, under the names that the folder gives them."""
+def _class_of(folder: Folder, config: dict[str, Any]) -> str:
+    """The reference's name for the kind of tokenizer; checkpoints of several kinds share a model_type."""
+    named = config if "tokenizer_class" in config else _settings(folder, "config.json")
+    return str(named.get("tokenizer_class")).removesuffix("Fast")
+
+
+def language(name: Any, languages: dict[str, str], where: str) -> str:
+    """The token of a language. Raises InvalidInput, with names that begin alike, for one that there is not."""
+    if isinstance(name, str) and (name in languages or name in languages.values()):
+        return languages.get(name, name)
+    if not languages:
+        raise InvalidInput(f"{where} has no languages to choose from; leave {show(name)!r} out")
+    alike = [known for known in languages if known[:2] == str(name)[:2]]
+    hint = f" (did you mean {some(alike)}?)" if alike else did_you_mean(str(name), languages)
+    raise InvalidInput(f"{where} has no language {show(name)!r}{hint}; it has {some(list(languages))}")
+
+
+def _framing(
+    tokenizer: Tokenizer,
+    text_format: TextFormat,
+    names: dict[str, str],
+    languages: dict[str, str],
+    folder: Folder,
+    src_lang: str | None,
+    tgt_lang: str | None,
+) -> PostProcessor:
+    """What puts special tokens around a text, under the names that the folder gives them, and those of languages."""
     renamed = {
         text_format.specials[role]: names[role]
         for role in ("eos_token", "bos_token", "sep_token", "cls_token")  # the last of those that share a token wins
         if role in text_format.specials and role in names
     }
+    chosen = {SOURCE: src_lang or text_format.language, TARGET: tgt_lang}
 
     def rename(template: str) -> list[str]:
+        for place, name in chosen.items():
+            if place in template:
+                template = template.replace(place, language(name, languages, str(folder)) if name else "")
         parts = [part.partition(":") for part in template.split()]
         return [renamed.get(name, name) + colon + type_id for name, colon, type_id in parts]
 
-    _put_around(tokenizer, rename(text_format.single), rename(text_format.pair), folder)
+    made = _put_around(tokenizer, rename(text_format.single), rename(text_format.pair), folder)
     if isinstance(splitter := tokenizer.pre_tokenizer, pre_tokenizers.ByteLevel):
         trim = processors.ByteLevel(add_prefix_space=splitter.add_prefix_space, trim_offsets=text_format.trimmed)
-        tokenizer.post_processor = processors.Sequence([trim, tokenizer.post_processor])
+        return processors.Sequence([trim, made])
+    return made
 
 
 def _template(config: dict[str, Any], names: dict[str, str], folder: Folder) -> tuple[list[str], list[str]]:
@@ -260,11 +351,11 @@ def _template(config: dict[str, Any], names: dict[str, str], folder: Folder) -> 
     return framed("$A", 0), framed("$A", 0) + framed("$B", 1)
 
 
-def _put_around(tokenizer: Tokenizer, single: list[str], pair: list[str], folder: Folder) -> None:
+def _put_around(tokenizer: Tokenizer, single: list[str], pair: list[str], folder: Folder) -> PostProcessor:
     used = dict.fromkeys(part.partition(":")[0] for part in single + pair if not part.startswith("$"))
     if missing := [name for name in used if tokenizer.token_to_id(name) is None]:
         raise CorruptFile(f"{folder}: its vocabulary lacks the special token {show(missing[0])!r}; download it again")
-    tokenizer.post_processor = processors.TemplateProcessing(
+    return processors.TemplateProcessing(
         single=single, pair=pair, special_tokens=[(name, tokenizer.token_to_id(name)) for name in used]
     )
 

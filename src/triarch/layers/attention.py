@@ -9,7 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from triarch.layers.cache import KeyValues
 from triarch.layers.dropout import dropped_attention
+from triarch.layers.source import Source
 
 
 def padding_mask(attention_mask: Tensor) -> Tensor:
@@ -53,8 +55,27 @@ def attend(
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale)
 
 
+def attend_source(
+    q: Tensor,
+    keys_values: tuple[Tensor, Tensor],
+    source: Source,
+    *,
+    scale: float | None = None,
+    dropout: float = 0.0,
+) -> Tensor:
+    """q (N, H, T, E) onto keys and values (U, H, S, E) of the source -> (N, H, T, E).
+
+    The rows of a source look as if they were tokens of one: what they share is neither copied nor read several times.
+    """
+    k, v = keys_values
+    C = source.copies
+    together = q if C == 1 else q.unflatten(0, (-1, C)).transpose(1, 2).flatten(2, 3)  # (U, H, C * T, E)
+    y = attend(together, k, v, source.mask, scale=scale, dropout=dropout)
+    return y if C == 1 else y.unflatten(2, (C, -1)).transpose(1, 2).flatten(0, 1)
+
+
 class Attention(nn.Module):
-    """Attention over `x`, or from `x` onto `context`."""
+    """Attention of tokens onto one another, or onto those of a source."""
 
     def __init__(self, hidden_size: int, num_heads: int, *, dropout: float = 0.0):
         super().__init__()
@@ -64,20 +85,32 @@ class Attention(nn.Module):
         self.v = nn.Linear(hidden_size, hidden_size)
         self.out = nn.Linear(hidden_size, hidden_size)
 
-    def forward(self, x: Tensor, context: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
-        context = x if context is None else context
-        q, k, v = self._split(self.q(x)), self._split(self.k(context)), self._split(self.v(context))
-        if self.training and self.dropout:
-            y = dropped_attention(q, k, v, mask, self.dropout)
-        else:
-            y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)  # (B, H, T, D/H)
-        return self.out(y.transpose(1, 2).flatten(2))  # (B, T, D)
+    def forward(self, x: Tensor, mask: Tensor | None = None, past: KeyValues | None = None) -> Tensor:
+        """(B, T, D) -> (B, T, D); with a `past`, onto what it holds too."""
+        q, k, v = self._split(self.q(x)), *self._keys_values(x)
+        if past is not None:
+            k, v = past.extend(k, v)
+        return self._joined(attend(q, k, v, mask, dropout=self.dropout if self.training else 0.0))
 
-    def weights(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Where each token looks: (B, H, T, T), rows sum to 1. For people; `forward` never forms this matrix."""
-        q, k = self._split(self.q(x)), self._split(self.k(x))
+    def across(self, x: Tensor, source: Source, layer: int) -> Tensor:
+        """(N, T, D) onto the source, of which the keys and values of the decoder's layer of that number are made."""
+        q, made = self._split(self.q(x)), source.keys_values(layer, self._keys_values)
+        return self._joined(attend_source(q, made, source, dropout=self.dropout if self.training else 0.0))
+
+    def weights(self, x: Tensor, mask: Tensor | None = None, context: Tensor | None = None) -> Tensor:
+        """Where each token looks among those of `context`, of `x` itself if not given: (B, H, T, S), rows sum to 1.
+
+        For people; `forward` never forms this matrix.
+        """
+        q, k = self._split(self.q(x)), self._split(self.k(x if context is None else context))
         scores = q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5
         return (scores if mask is None else scores.masked_fill(~mask, float("-inf"))).softmax(-1)
+
+    def _keys_values(self, context: Tensor) -> tuple[Tensor, Tensor]:
+        return self._split(self.k(context)), self._split(self.v(context))
+
+    def _joined(self, y: Tensor) -> Tensor:
+        return self.out(y.transpose(1, 2).flatten(2))  # (B, H, T, D/H) -> (B, T, D)
 
     def _split(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)  # (B, T, D) -> (B, H, T, D/H)

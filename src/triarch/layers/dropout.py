@@ -32,8 +32,8 @@ def dropped_attention(
 ) -> Tensor:
     """Scaled dot-product attention with dropout on its weights: (B, H, T, D) each -> (B, H, T, D).
 
-    `mask` is True where attention may look, broadcast to (B, H, T, T); `scale` is what products of q and k are
-    multiplied by, D^-0.5 if not given. The same as torch's up to rounding.
+    `mask` is True where attention may look, or what is added to the scores, broadcast to (B, H, T, T); `scale` is what
+    products of q and k are multiplied by, D^-0.5 if not given. The same as torch's up to rounding.
     """
     if q.device.type != "cpu":
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=p, scale=scale)
@@ -70,8 +70,11 @@ class _Attention(torch.autograd.Function):
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, p: float, scale: float) -> Tensor:
         ctx.scale, ctx.rest = scale, 1 / (1 - p) if p < 1 else 0.0
         scores = torch.matmul(q * ctx.scale, k.transpose(-1, -2))
-        if mask is not None:
+        if mask is not None and mask.dtype == torch.bool:
             scores.masked_fill_(~mask, torch.finfo(scores.dtype).min)
+        elif mask is not None:
+            scores += mask
+        ctx.biased = None if mask is None else (mask.shape, mask.dtype)
         weights = scores.softmax(-1)
         keep = kept(weights.shape, p)
         ctx.save_for_backward(q, k, v, weights, keep)
@@ -79,10 +82,16 @@ class _Attention(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor | None, None, None]:
         q, k, v, weights, keep = ctx.saved_tensors
         keep = keep.to(weights.dtype).mul_(ctx.rest)
         grad_v = torch.matmul((weights * keep).transpose(-1, -2), grad)
         grad_weights = torch.matmul(grad, v.transpose(-1, -2)).mul_(keep)
-        grad_scores = torch._softmax_backward_data(grad_weights, weights, -1, weights.dtype).mul_(ctx.scale)
-        return torch.matmul(grad_scores, k), torch.matmul(grad_scores.transpose(-1, -2), q), grad_v, None, None, None
+        grad_scores = torch._softmax_backward_data(grad_weights, weights, -1, weights.dtype)
+        grad_mask = None
+        if ctx.needs_input_grad[3]:
+            shape, dtype = ctx.biased
+            grad_mask = grad_scores.to(dtype).sum_to_size(shape)
+        grad_q = torch.matmul(grad_scores, k).mul_(ctx.scale)  # not the scores themselves: they may be grad_mask
+        grad_k = torch.matmul(grad_scores.transpose(-1, -2), q).mul_(ctx.scale)
+        return grad_q, grad_k, grad_v, grad_mask, None, None

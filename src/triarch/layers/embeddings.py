@@ -47,3 +47,19 @@ def last_token(x: Tensor, attention_mask: Tensor | None) -> Tensor:
     index = torch.arange(x.shape[1], device=x.device)
     last = torch.where(attention_mask != 0, index, 0).amax(1)
     return x[torch.arange(len(x), device=x.device), last]
+
+
+def last_end(x: Tensor, ids: Tensor, end: int) -> Tensor:
+    """What stands where the last end token of each row does, (B, T, D) -> (B, D).
+
+    Raises InvalidInput where rows have unequal numbers of them, of which the reference can make no batch either.
+    """
+    ends = ids == end
+    counts = ends.sum(1)
+    if not bool((counts == counts[0]).all()) or not counts[0]:
+        raise InvalidInput(
+            f"rows have {counts.tolist()} end tokens (id {end}), wanted one and the same number; encode texts with "
+            "special tokens, and without any in the text"
+        )
+    last = torch.where(ends, torch.arange(ids.shape[1], device=ids.device), 0).amax(1)
+    return x[torch.arange(len(x), device=x.device), last]

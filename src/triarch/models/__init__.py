@@ -26,6 +26,7 @@ class Family:
     text: TextFormat | None
     tiny: Config
     module: ModuleType
+    known: bool = True  # the reference library has it too
 
     def __reduce__(self) -> tuple[Any, ...]:
         return family, (self.model_type,)  # copies of a model are of the same family; a module cannot be copied
@@ -103,6 +104,10 @@ def _declared(name: str) -> list[Family]:
     declared = [Family(name, module.HEADS, text, module.TINY, module)]
     own = next(iter(module.HEADS)).removesuffix("Model")  # the trunk comes first
     for model_type, alias in getattr(module, "ALIASES", {}).items():
-        heads = {alias.prefix + head.removeprefix(own): made for head, made in module.HEADS.items()}
-        declared.append(Family(model_type, heads, alias.text, alias.tiny or module.TINY, module))
+        heads = {
+            alias.prefix + head.removeprefix(own): made
+            for head, made in module.HEADS.items()
+            if alias.heads is None or made in alias.heads
+        }
+        declared.append(Family(model_type, heads, alias.text, alias.tiny or module.TINY, module, alias.known))
     return declared

@@ -29,7 +29,7 @@ from triarch.family import (
 from triarch.layers.attention import padding_mask
 from triarch.layers.dropout import Dropout
 from triarch.layers.embeddings import check_length, fold, look_up
-from triarch.layers.encoder import Encoder, PostNormBlock
+from triarch.layers.encoder import Block, Encoder
 from triarch.layers.feed_forward import ACTIVATIONS
 from triarch.weights import Layout, Stored
 
@@ -93,7 +93,7 @@ class Model(Network):
         self.config = c
         self.embeddings = Embeddings(c)
         self.encoder = Encoder(
-            PostNormBlock(
+            Block(
                 c.hidden_size,
                 c.num_heads,
                 c.intermediate_size,

@@ -190,15 +190,6 @@ class CausalLM(nn.Module):
         return NextWordScores(self.out(x))  # (B, T, V) or (N, V)
 
 
-class DoubleHeads(CausalLM):
-    """Beside the next word, whether a text goes on as it should: those weights are kept and saved, not scored."""
-
-    def __init__(self, c: Config, token: nn.Embedding):
-        super().__init__(c, token)
-        c.only(summary_use_proj=True, summary_proj_to_labels=True)
-        self.choice = nn.Linear(c.hidden_size, 1)
-
-
 class SequenceClassifier(nn.Module):
     """Labels of a text, read off its last token, which alone has seen all of it."""
 
@@ -232,7 +223,6 @@ class QuestionAnswering(nn.Module):
 HEADS = {
     "GPT2Model": Trunk,
     "GPT2LMHeadModel": CausalLM,
-    "GPT2DoubleHeadsModel": DoubleHeads,
     "GPT2ForSequenceClassification": SequenceClassifier,
     "GPT2ForTokenClassification": TokenClassifier,
     "GPT2ForQuestionAnswering": QuestionAnswering,
@@ -241,6 +231,7 @@ HEADS = {
 # fmt: off
 WEIGHTS = Layout(
     trunk="transformer.",
+    parts=("multiple_choice_head.",),  # of a model with two heads, of which one chooses among continuations
     ignored=("transformer.h.#.attn.bias", "transformer.h.#.attn.masked_bias"),  # masks that older files hold
     rows={
         "token.weight":                      "transformer.wte.weight",
@@ -257,7 +248,6 @@ WEIGHTS = Layout(
         "blocks.#.feed_forward.down.bias":   "transformer.h.#.mlp.c_proj.bias",
         "norm.*":                            "transformer.ln_f.*",
         "head.out.weight":                   "lm_head.weight",
-        "head.choice.*":                     "multiple_choice_head.summary.*",
         "head.labels.weight":                "score.weight",
         "head.tags.*":                       "classifier.*",
         "head.span.*":                       "qa_outputs.*",

@@ -36,10 +36,12 @@ class Example(NamedTuple):
     type_ids: Sequence[int]
     target: Any = None  # each objective's own
     note: Any = None  # what measuring needs beside the target, such as the texts of the right answers
+    written: int = 0  # tokens of the target, where that is a text which the model goes through as well
+    dropped: int = 0  # tokens of the row that were cut, because that was asked for
 
     @property
     def length(self) -> int:
-        return len(self.ids)
+        return len(self.ids) + self.written
 
 
 class Passage(NamedTuple):
@@ -134,6 +136,11 @@ class Objective:
         """How many tokens of running text one example has: that many fit beside the special ones."""
         raise NotImplementedError
 
+    def sizes(self, tokens: np.ndarray) -> np.ndarray:
+        """How long examples are, at most, that are made of so many tokens of running text (N,)."""
+        sizes: np.ndarray = tokens + self.processor.tokenizer.num_special_tokens_to_add(self.PAIR)
+        return sizes
+
     @property
     def least(self) -> int:
         """Examples of a batch, with fewer of which there is nothing to learn."""
@@ -163,6 +170,15 @@ class Objective:
         """The right labels and those said, one for one, where the outcomes are choices among labels."""
         return None
 
+    @property
+    def writes(self) -> tuple[int, dict[str, Any]]:
+        """From how many sources a measurement has the model write, and by which options of generating."""
+        return 0, {}
+
+    def compare(self, right: Sequence[Any], written: Sequence[str]) -> dict[str, float]:
+        """Metrics by their names, of texts that were written, beside the notes of the examples that they are from."""
+        return {}
+
     # Helpers of several objectives
 
     def padded(self, examples: Sequence[Example]) -> dict[str, Tensor]:
@@ -171,9 +187,9 @@ class Objective:
             [[*example.ids] for example in examples], [[*example.type_ids] for example in examples]
         )
 
-    def most_tokens(self, wanted: int | None) -> int:
-        """Tokens of one sequence: as many as `wanted`, or as the model takes. Raises InvalidInput for more."""
-        most = self.processor.max_tokens
+    def most_tokens(self, wanted: int | None, name: str = "max_tokens", most: int | None = None) -> int:
+        """Tokens of one sequence: as many as `wanted`, or as the model takes (`most`). Raises InvalidInput for more."""
+        most = self.processor.max_tokens if most is None else most
         if wanted is not None and not 0 < wanted <= most:
-            raise InvalidInput(f"max_tokens is {wanted}, the model takes {most}; ask for 1 to {most}")
+            raise InvalidInput(f"{name} is {wanted}, the model takes {most}; ask for 1 to {most}")
         return most if wanted is None else wanted

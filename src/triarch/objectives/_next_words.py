@@ -59,7 +59,7 @@ class NextWords(Objective):
         """(loss, tokens, those guessed right, bytes of their text) of each row."""
         words = batch.targets["words"]
         table = words.cpu().numpy()
-        sizes = np.where(table == IGNORED, 0, self._bytes[np.maximum(table, 0)]).sum(1)
+        sizes = (self._bytes[table.clip(0)] * (table != IGNORED)).sum(1)
         found = guesses(scores.logits.flatten(0, -2), words)
         return [(*guess, float(size)) for guess, size in zip(found, sizes, strict=True)]
 

@@ -81,6 +81,9 @@ class Distillation(Objective):
     def room(self) -> int:
         return self.inner.room
 
+    def sizes(self, tokens: np.ndarray) -> np.ndarray:
+        return self.inner.sizes(tokens)
+
     def batch(self, examples: Sequence[Example]) -> Batch:
         batch = self.inner.batch(examples)
         return batch._replace(counts=batch.counts | {"distillation": float(self._chosen(batch).sum())})
@@ -116,6 +119,13 @@ class Distillation(Objective):
 
     def choices(self, outcomes: list[Any]) -> tuple[list[str], list[str]] | None:
         return self.inner.choices(outcomes)
+
+    @property
+    def writes(self) -> tuple[int, dict[str, Any]]:
+        return self.inner.writes
+
+    def compare(self, right: Sequence[Any], written: Sequence[str]) -> dict[str, float]:
+        return self.inner.compare(right, written)
 
     def _chosen(self, batch: Batch) -> Tensor:
         assert self.inner.CLASSES is not None

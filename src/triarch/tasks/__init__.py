@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+import re
 from typing import TYPE_CHECKING, Any
 
 from triarch.errors import InvalidInput, NotFound, show
@@ -16,13 +17,20 @@ if TYPE_CHECKING:
     from triarch.tasks._base import Task
 
 
+PAIR = re.compile(r"translation_(?P<src_lang>\w+)_to_(?P<tgt_lang>\w+)")  # the reference's names of one task
+
+
 def tasks() -> list[str]:
     """Every task, by its own name."""
     return sorted(info.name.replace("_", "-") for info in pkgutil.iter_modules(__path__) if info.name[0] != "_")
 
 
 def task_class(name: str) -> type[Task]:
-    """Raises NotFound, with the nearest name, for a task there is not."""
+    """Raises NotFound, with the nearest name, for a task there is not. Translation has a name for each pair, too."""
+    if PAIR.fullmatch(name):
+        name = "translation"
+    if name in tasks():
+        return _class(name)
     classes = {task: _class(task) for task in tasks()}
     aliases = {alias: made for made in classes.values() for alias in made.ALIASES}
     if name not in classes | aliases:
@@ -58,6 +66,8 @@ def pipeline(
     task, Unsupported for a model whose head cannot do it, and what `load` raises.
     """
     made = task_class(task)
+    if pair := PAIR.fullmatch(task):
+        defaults = pair.groupdict() | defaults
     if model is None:
         raise InvalidInput(f'no model for {task}; give a folder or a repo id, or "starter"')
     from triarch import hub, starters
@@ -66,7 +76,9 @@ def pipeline(
 
     if not isinstance(model, Network):
         dtype = dtype if torch_dtype is None else torch_dtype
-        model = made.load(starters.resolve(task, model), dtype=dtype, device=device, revision=revision)
+        model = made.load(
+            starters.resolve("translation" if pair else task, model), dtype=dtype, device=device, revision=revision
+        )
     if tokenizer is not None:
         model.processor = load_processor(hub.find(tokenizer), model.family, model.config)
     return made(model, **defaults)

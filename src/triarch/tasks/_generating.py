@@ -1,6 +1,6 @@
 """What all tasks share whose answer is generated: options of `triarch.generate`, batches of prompts, the texts.
 
-`prepare` gives a `Prompt`, and `answer` gets the sequences that came of it.
+What `prepare` gives is asked for its `prompts`, and `answer` gets the sequences that came of each of them.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from triarch import limits
@@ -51,19 +52,11 @@ class Options(_options.Shared, Settings):
         return not self.forms if chosen is None else chosen
 
 
-@dataclass
-class Prompt:
-    """Notes of a job: what the model reads, and what `answer` needs to know of it."""
-
-    ids: list[int]
-    given: Any
-
-
 class Generating(Task):
     """A task that answers with what the model writes."""
 
-    NEEDS: ClassVar[tuple[str, ...]] = ("NextWordScores",)
-    OPTIONS = Options
+    NEEDS: ClassVar[tuple[str, ...]] = ("NextWordScores", "TargetWordScores")
+    OPTIONS: ClassVar[type[Any]] = Options
     READ_AHEAD = 4
 
     @classmethod
@@ -78,6 +71,10 @@ class Generating(Task):
     def __init__(self, model: Network, **defaults: Any):
         self.assistants: dict[str, Network] = {}
         super().__init__(model, **defaults)
+
+    def prompts(self, job: Job) -> list[list[int]]:
+        """The ids of what a job asks the model to go on from, or to write from."""
+        raise NotImplementedError
 
     def options(self, given: dict[str, Any]) -> Any:
         return make(self.model, self.asked(given), self.OPTIONS)
@@ -94,21 +91,20 @@ class Generating(Task):
         return asked
 
     def size(self, job: Job, options: Options) -> int:
-        most = options.max_new_tokens or NEW_TOKENS
-        return (len(job.notes.ids) + most) * options.rows
+        return sum(_cost(prompt, options) for prompt in self.prompts(job))
 
     def budget(self) -> int:
         return BATCH_TOKENS.get(next(self.model.parameters()).device.type, BATCH_TOKENS["cpu"])
 
-    def outputs(self, jobs: list[Job], options: Options, bar: Any) -> Sequence[list[Generated] | TriarchError]:
-        """The sequences of each prompt; prompts of like length run together, and one that fails does so alone."""
+    def outputs(self, jobs: list[Job], options: Options, bar: Any) -> Sequence[list[list[Generated]] | TriarchError]:
+        """The sequences of each of a job's prompts; those of like length run together, and one that fails does so
+        alone."""
         from triarch.engine import batches
         from triarch.generation.call import answers
 
-        def generate(batch: list[Job]) -> list[list[Generated] | TriarchError]:
-            prompts: list[Prompt] = [job.notes for job in batch]
+        def generate(batch: list[list[int]]) -> list[list[Generated] | TriarchError]:
             try:
-                found = answers(self.model, [prompt.ids for prompt in prompts], _seeded(options, len(batch)))
+                found = answers(self.model, batch, _seeded(options, len(batch)))
             except TriarchError as error:
                 if len(batch) == 1:
                     return [error]
@@ -119,14 +115,20 @@ class Generating(Task):
         together = limits.ROWS // options.rows
         if options.prefix_allowed_tokens_fn is not None:  # which is told the number of the prompt
             together = 1
-        return batches.run(
-            jobs,
-            generate,
-            lengths=[self.size(job, options) for job in jobs],
-            budget=self.budget(),
-            most=min(options.batch_size or together, together),
-            done=lambda batch: bar.update(len(batch)),
+        each = [self.prompts(job) for job in jobs]
+        share = [1 / len(prompts) for prompts in each for _ in prompts]
+        flat = [prompt for prompts in each for prompt in prompts]
+        found = iter(
+            batches.run(
+                flat,
+                generate,
+                lengths=[_cost(prompt, options) for prompt in flat],
+                budget=self.budget(),
+                most=min(options.batch_size or together, together),
+                done=lambda batch: bar.update(sum(share[i] for i in batch)),
+            )
         )
+        return [_all(list(islice(found, len(prompts)))) for prompts in each]
 
     def record(self, name: str, prompt: list[int], text: Any, found: Generated, options: Options) -> dict[str, Any]:
         """One sequence as the user gets it, under `name` followed by _text or _token_ids."""
@@ -151,7 +153,7 @@ class Generating(Task):
         """Each token with its log-probability, and the likeliest ones in its place."""
 
         def token(id: int, logprob: float) -> dict[str, Any]:
-            return {"id": id, "token": self.processor.decode([id]), "logprob": logprob}
+            return {"id": id, "token": self.processor.target.decode([id]), "logprob": logprob}
 
         made = [token(id, logprob) for id, logprob in zip(found.ids, found.logprobs or [], strict=True)]
         if found.alternatives is not None:
@@ -164,6 +166,17 @@ class Generating(Task):
             device = next(self.model.parameters()).device
             self.assistants[name] = self.load(name, device=device)
         return self.assistants[name]
+
+
+def _cost(prompt: list[int], options: Options) -> int:
+    """Tokens, with those to come."""
+    return (len(prompt) + (options.max_new_tokens or NEW_TOKENS)) * options.rows
+
+
+def _all(found: list[list[Generated] | TriarchError]) -> list[list[Generated]] | TriarchError:
+    """The sequences of all prompts of a job, or what went wrong with one."""
+    wrong = next((one for one in found if isinstance(one, TriarchError)), None)
+    return [one for one in found if not isinstance(one, TriarchError)] if wrong is None else wrong
 
 
 def _seeded(options: Options, prompts: int) -> Options:

@@ -20,13 +20,21 @@ from triarch.errors import InvalidInput, LimitExceeded, show
 from triarch.generation.settings import NEW_TOKENS
 from triarch.tasks import _generating
 from triarch.tasks._base import Job, text_of
-from triarch.tasks._generating import Generating, Prompt
+from triarch.tasks._generating import Generating
 
 if TYPE_CHECKING:
     from triarch.generation.rows import Generated
 
 ENCODING = ("add_special_tokens", "truncation", "max_length", "padding")  # of tokenizer_encode_kwargs, for any prompt
 Chat = list[dict[str, Any]]
+
+
+@dataclass
+class Prompt:
+    """Notes of a job: what the model reads, and what `answer` needs to know of it."""
+
+    ids: list[int]
+    given: str | Chat
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,6 +90,7 @@ class Options(_generating.Options):
 class TextGeneration(Generating):
     """Text or chat -> [{"generated_text"}], one for each sequence. A chat is a list of {"role", "content"}."""
 
+    NEEDS = ("NextWordScores",)
     OPTIONS = Options
 
     def single(self, inputs: Any, options: Options) -> bool:
@@ -90,6 +99,8 @@ class TextGeneration(Generating):
     def read(self, given: Any, options: Options) -> str | Chat:
         if isinstance(given, dict) and given.get("messages") is not None:
             given = given["messages"]
+            if not isinstance(given, list | tuple):
+                raise InvalidInput(f"messages are {show(repr(given), 60)}, wanted a list of role and content")
         if isinstance(given, list | tuple):
             idle = [name for name in ("prefix", "template") if getattr(options, name)]
             if idle:
@@ -114,11 +125,14 @@ class TextGeneration(Generating):
             ids = [begin]  # an empty prompt asks for a text from its beginning
         return Job([], tokens=len(ids) + dropped, dropped=dropped, notes=Prompt(ids, row))
 
-    def answer(self, job: Job, outputs: list[Generated], options: Options) -> list[dict[str, Any]]:
+    def prompts(self, job: Job) -> list[list[int]]:
+        return [job.notes.ids]
+
+    def answer(self, job: Job, outputs: list[list[Generated]], options: Options) -> list[dict[str, Any]]:
         prompt: Prompt = job.notes
         return [
             self.record("generated", prompt.ids, self._shown(prompt.given, found, options), found, options)
-            for found in outputs
+            for found in outputs[0]
         ]
 
     def _written(self, chat: Chat, variables: dict[str, Any], options: Options) -> list[int]:

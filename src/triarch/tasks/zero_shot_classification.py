@@ -5,7 +5,8 @@
 With a model of natural language inference each label becomes a hypothesis, and its score is how far the text entails
 it; Yin et al. 2019, section 5, https://arxiv.org/abs/1909.00161. With a decoder its score is how likely the model finds
 the hypothesis to go on with it after the text. A text longer than the model is read in windows with the hypothesis
-whole in each.
+whole in each. An NLI model, BART too, reads both together from its first layer on, so nothing that it makes of a text
+serves a second label.
 """
 
 from __future__ import annotations

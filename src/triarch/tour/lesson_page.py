@@ -21,6 +21,7 @@ from triarch.tour.lessons import (
     School,
     Tagged,
     Token,
+    Translated,
     Utterance,
     Word,
 )
@@ -275,6 +276,28 @@ def _token(token: Token) -> str:
     )
 
 
+def translations(rows: list[Translated]) -> str:
+    cards = "".join(
+        f'<div class="card"><h3 class="query">{escape(row.text)}</h3><p><b>{escape(row.said)}</b></p>'
+        f'{_alignment(row)}<p class="after">We meant: {escape(row.meant)}</p></div>'
+        for row in rows
+    )
+    return f"""<p>An encoder reads the French, and a decoder writes English, looking back at what was read before each
+word. The darker a square, the more the English word in its line looked at the French word above, in the last but one of
+the decoder's layers. Nobody taught the model which word says which: it came to look there.</p>
+<div class="grid">{cards}</div>"""
+
+
+def _alignment(row: Translated) -> str:
+    """A word of what is said a line, a word of the text a column."""
+    head = "".join(f"<th><span>{escape(word)}</span></th>" for word in row.words)
+    lines = "".join(
+        f"<tr><th>{escape(word)}</th>" + "".join(f'<td style="--share:{share:.2f}"></td>' for share in shares) + "</tr>"
+        for word, shares in row.looks
+    )
+    return f'<table class="alignment"><thead><tr><td></td>{head}</tr></thead><tbody>{lines}</tbody></table>'
+
+
 # By task: the heading, and what makes the section of the lesson's rows
 SECTIONS: dict[str, tuple[str, Callable[[list[Any]], str]]] = {
     "text-classification": ("What is wanted", utterances),
@@ -284,6 +307,7 @@ SECTIONS: dict[str, tuple[str, Callable[[list[Any]], str]]] = {
     "fill-mask": ("Hidden words", blanks),
     "next-sentence": ("What follows", pairs),
     "text-generation": ("What comes next", continuations),
+    "translation": ("From French", translations),
 }
 COMMANDS = {
     "text-classification": '"Wake me at half past six tomorrow"',
@@ -293,4 +317,5 @@ COMMANDS = {
     "fill-mask": '"I was very [MASK] and sleepy."',
     "next-sentence": '"I stood up." --text-pair "I looked round me."',
     "text-generation": '"I stood up and looked" --max-new-tokens 20 --seed 1',
+    "translation": '"Je ne sais pas où il habite." --alignment --json',
 }

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from triarch.tour.lesson_page import percent
-from triarch.tour.lessons import Blank, Continuation, Lesson, Pair, Post, Reply, Tagged, Utterance
+from triarch.tour.lessons import Blank, Continuation, Lesson, Pair, Post, Reply, Tagged, Translated, Utterance
 
 SILENT = "the text does not say"
 WORDS = 6  # of a sentence on a line
@@ -74,6 +74,10 @@ def _continuation(row: Continuation) -> list[list[str]]:
     ] + [["", f"instead: {row.said.strip()}"]]
 
 
+def _translated(row: Translated) -> list[list[str]]:
+    return [[row.text, row.said, row.meant]]
+
+
 def _unless(right: bool, meant: str) -> str:
     return "-" if right else meant
 
@@ -86,4 +90,5 @@ ROWS: dict[str, tuple[list[str], Callable[[Any], list[list[str]]]]] = {
     "fill-mask": (["text", "guesses", "the author's"], _blank),
     "next-sentence": (["first", "second", "follows", "in the book"], _pair),
     "text-generation": (["text", "the author's next tokens, and how likely the model found them"], _continuation),
+    "translation": (["text", "translation", "meant"], _translated),
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -13,6 +14,7 @@ from triarch import starters
 from triarch.errors import NotFound
 from triarch.starters import Card
 from triarch.tasks import pipeline
+from triarch.tasks._alignment import WORD
 
 if TYPE_CHECKING:
     from triarch.tasks._base import Task
@@ -156,6 +158,21 @@ class Continuation:
 
 
 @dataclass(frozen=True)
+class Translated:
+    text: str
+    said: str
+    meant: str
+    words: list[str]  # of the text
+    looks: list[tuple[str, list[float]]]  # each word of what is said, and how it divides its attention among these
+
+    @property
+    def points(self) -> tuple[int, int]:
+        """Words that are meant, and those of them that are said."""
+        meant = Counter(WORD.findall(self.meant.lower()))
+        return (meant & Counter(WORD.findall(self.said.lower()))).total(), meant.total()
+
+
+@dataclass(frozen=True)
 class Lesson:
     task: str  # as `triarch run` calls it
     starter: str
@@ -296,6 +313,17 @@ def continuations(go_on: Task) -> list[Continuation]:
     return found
 
 
+def translations(translate: Task) -> list[Translated]:
+    found = []
+    for asked in inputs()["translations"]:
+        (said,) = translate(asked["text"], alignment="all", max_new_tokens=SHOWN_TOKENS)
+        looks = [(word["word"], word["shares"]) for word in said["alignment"]]
+        found.append(
+            Translated(asked["text"], said["translation_text"], asked["meant"], WORD.findall(asked["text"]), looks)
+        )
+    return found
+
+
 # In the order in which they are shown
 TASKS: dict[str, Callable[[Any], list[Any]]] = {
     "text-classification": utterances,
@@ -305,4 +333,5 @@ TASKS: dict[str, Callable[[Any], list[Any]]] = {
     "fill-mask": blanks,
     "next-sentence": pairs,
     "text-generation": continuations,
+    "translation": translations,
 }

@@ -39,7 +39,7 @@ def train(
 
     `data`, `validation` and `test` are files, folders, or rows: dicts with a value a column. `settings` are those of
     `triarch.training.settings.Settings`. What is learned is read from the data: a text and a label, tokens and tags, a
-    question with context and answers, two texts of one meaning, conversations, or running text.
+    question with context and answers, two texts of one meaning, a source and its target, conversations, running text.
 
     `resume` goes on with the run in the folder, to the bit where it stopped; `dry_run` says what would be done, tries
     one batch, and writes nothing. Raises InvalidInput and its kin before the first step for whatever is wrong with

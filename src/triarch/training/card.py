@@ -32,6 +32,7 @@ class Use(NamedTuple):
 USES = {
     "fill-mask": Use("fill-mask", '"Paris is the [MASK] of France."'),
     "text-generation": Use("text-generation", '"Once upon a time"'),
+    "text2text-generation": Use("text2text-generation", '"Studies have shown that owning a dog is good for you."'),
     "text-classification": Use("text-classification", '"I loved it."'),
     "token-classification": Use("token-classification", '"Ada Lovelace lived in London."'),
     "question-answering": Use(

@@ -19,7 +19,7 @@ from triarch import __version__, checkpoint
 from triarch.errors import InvalidInput, show
 from triarch.layers import low_rank
 from triarch.objectives._base import Objective
-from triarch.training import card, plan, report
+from triarch.training import card, plan, report, writing
 from triarch.training.data.rows import Rows
 from triarch.training.facts import Data, Facts, Mistakes
 from triarch.training.history import History
@@ -84,6 +84,8 @@ def evaluate(settings: Settings, rows: Any, note: Callable[[str], None]) -> dict
             objective.prepare(data)
         source = plan.source_of(data, objective, settings, Path(folder), note)
         note(f"{objective.NAME} on {source.said}")
+        if texts := writing.said(objective, len(source.examples)):
+            note(f"writes {texts}")
         learning = Learner(
             network,
             objective,

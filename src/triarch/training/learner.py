@@ -22,7 +22,7 @@ from triarch.engine.batches import token_batches
 from triarch.errors import TriarchError
 from triarch.family import Network
 from triarch.objectives._base import Example, Objective
-from triarch.training import seeds
+from triarch.training import seeds, writing
 
 MICRO_TOKENS = {"cpu": 1024, "cuda": 32_768}  # with padding; on a CPU larger pieces fall out of its caches
 CHUNK = 4096  # examples that a measurement sorts by length at a time
@@ -144,9 +144,10 @@ class Learner:
                 for name, loss, count in pieces:
                     sums[name] = sums.get(name, 0.0) + loss
                     counts[name] = counts.get(name, 0.0) + count
+            texts = writing.measured(self.model, self.objective, source, seed, self.micro_tokens, done)
         losses = {name: sums[name] / counts[name] for name in sums if counts[name]}
         parts = {f"{name}_loss": loss for name, loss in losses.items()} if len(losses) > 1 else {}
-        return {"loss": sum(losses.values())} | parts | self.objective.measure(outcomes), outcomes
+        return {"loss": sum(losses.values())} | parts | self.objective.measure(outcomes) | texts, outcomes
 
     def _measured(
         self, examples: Sequence[Example], done: Callable[[int], object]

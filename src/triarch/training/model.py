@@ -63,11 +63,19 @@ def make_objective(settings: Settings, made: type[Objective], network: Network) 
 
 
 def of_text(settings: Settings) -> str:
-    """The objective that running text is for: next words, where the model has a head for these and none for hidden."""
+    """The objective that running text is for: next words, where the model has a head for these and none for hidden.
+
+    Raises InvalidInput for a model that writes texts from others, of which there are several.
+    """
     if settings.model is None and settings.family is None:
         return "mlm"
     kind = opened(settings.model).kind if settings.model is not None else family(str(settings.family))
     given = {scores_of(head).__name__ for head in kind.heads.values()}
+    if "TargetWordScores" in given:
+        raise InvalidInput(
+            f"{kind.model_type} learns from running text by span-corruption, as T5, or by infilling, as BART; name "
+            "one of both as the objective"
+        )
     return "clm" if "NextWordScores" in given and "WordScores" not in given else "mlm"
 
 
@@ -98,11 +106,23 @@ def make_network(settings: Settings, made: type[Objective], rows: Iterable[dict[
     # Under the names of config.json whatever ids these tokens have here: positions and padding go by them
     ids = [(key, processor.id(role)) for role, key in SPECIALS.items() if key in raw or key == f"{role}_id"]
     raw |= {key: id_ for key, id_ in ids if id_ is not None}
+    raw |= _alike(kind, processor)
     config = kind.config(raw | (label_tables(labels) if labels else {}))
     network = kind.build(config, heads.giving(kind, made.SCORES))
     network.processor = load_processor(hub.find(settings.tokenizer), kind, config)
     network.fresh = [name for name, _ in network.named_parameters()]
     return network
+
+
+def _alike(kind: Family, processor: Any) -> dict[str, int]:
+    """What targets begin and end with, by the names of config.json: in each family the token of one of the roles."""
+    usual = Config.to_hf(kind.tiny)
+    found: dict[str, int] = {}
+    for key in ("decoder_start_token_id", "forced_eos_token_id"):
+        for role, name in SPECIALS.items():
+            if usual.get(key) is not None and usual[key] == usual.get(name) and (id_ := processor.id(role)) is not None:
+                found.setdefault(key, id_)
+    return found
 
 
 def _labels(settings: Settings, made: type[Objective], rows: Iterable[dict[str, Any]]) -> list[str] | None:

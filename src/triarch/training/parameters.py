@@ -1,7 +1,8 @@
 """Which parameters learn, at which step, and how fast.
 
 A pattern names parameters by our names: a module with all that is in it ("embeddings", "encoder.blocks.3"), a range of
-blocks ("encoder.blocks.0-5"), any name with the wildcards of the shell ("*.norm.*"), or "all".
+blocks ("encoder.blocks.0-5"), any name with the wildcards of the shell ("*.norm.*"), or "all". "@name" stands for the
+patterns that the family lists under that name.
 
 Frozen parts are left in the mode that the model is in, so that their dropout stays as it is. Switch it off by the
 dropout of the config where it isn't wanted.
@@ -70,13 +71,13 @@ def trained(model: nn.Module, freeze: str | Iterable[str] = (), stages: Iterable
     where nothing is left to learn.
     """
     parameters = {name: one for name, one in model.named_parameters() if one.requires_grad}
-    learning = parameters.keys() - matching(parameters, freeze)
+    learning = parameters.keys() - matching(parameters, _meant(freeze, model))
     if not learning:
         raise InvalidInput("every parameter is frozen, wanted some that learn; freeze fewer")
     read = [_stage(stage) for stage in stages] or [("all", None)]
     made: list[tuple[frozenset[str], int | None]] = []
     for i, (patterns, until) in enumerate(read):
-        names = frozenset(matching(parameters, patterns) & learning)
+        names = frozenset(matching(parameters, _meant(patterns, model)) & learning)
         where = f"stage {i + 1} ({show(patterns)})"
         if not names:
             raise InvalidInput(f"{where} has only frozen parameters, wanted some that learn; freeze fewer")
@@ -86,6 +87,22 @@ def trained(model: nn.Module, freeze: str | Iterable[str] = (), stages: Iterable
             raise InvalidInput(f"{where} ends at step {until}, before it begins; put the stages in order")
         made.append((names, until))
     return Trained(parameters, tuple(made))
+
+
+def _meant(patterns: str | Iterable[str], model: nn.Module) -> list[str]:
+    """The patterns, with those of a preset in the place of "@name". Raises InvalidInput where there is none."""
+    presets: dict[str, tuple[str, ...]] = getattr(model, "PRESETS", {})
+    listed = [part.strip() for part in patterns.split(",")] if isinstance(patterns, str) else list(patterns)
+    found: list[str] = []
+    for pattern in listed:
+        if not isinstance(pattern, str) or not pattern.startswith("@"):
+            found.append(pattern)
+        elif pattern[1:] in presets:
+            found += presets[pattern[1:]]
+        else:
+            known = f"; there are {', '.join(f'@{name}' for name in presets)}" if presets else ", the family has none"
+            raise InvalidInput(f"no preset {show(pattern)!r}{known}")
+    return found
 
 
 def matching(names: Collection[str], patterns: str | Iterable[str]) -> set[str]:
@@ -143,18 +160,22 @@ def groups(
 def depths(names: Sequence[str]) -> dict[str, int]:
     """How far from the input each parameter lies, of all names in the order of the model.
 
-    The number of a block is the first number in a name. What has none lies below all blocks if it comes before them in
-    the model, and with the head above them if it comes after.
+    The number of a block is the first number in a name. The blocks of a decoder lie above those of its encoder. What
+    has no number lies with the last block before it in the model, that is, below all blocks where it comes first, and
+    above them with the head where none comes after it.
     """
-    blocks = [None if name.split(".")[0] == HEAD else re.search(r"\.(\d+)\.", name) for name in names]
-    numbers = [None if found is None else int(found[1]) for found in blocks]
-    counted = [found for found in numbers if found is not None]
-    top = max(counted, default=-1) + 2
-    first = next((i for i, found in enumerate(numbers) if found is not None), len(names))
-    return {
-        name: found + 1 if found is not None else 0 if i < first and name.split(".")[0] != HEAD else top
-        for i, (name, found) in enumerate(zip(names, numbers, strict=True))
-    }
+    numbers = [None if name.split(".")[0] == HEAD else re.search(r"\.(\d+)\.", name) for name in names]
+    last = max((i for i, found in enumerate(numbers) if found is not None), default=-1)
+    below: dict[str, int] = {}  # stacks of blocks by what stands before their numbers -> blocks below them
+    made: dict[str, int] = {}
+    top = 0
+    for i, (name, found) in enumerate(zip(names, numbers, strict=True)):
+        if found is not None:
+            made[name] = below.setdefault(name[: found.start()], top) + int(found[1]) + 1
+            top = max(top, made[name])
+        elif i < last and name.split(".")[0] != HEAD:
+            made[name] = top
+    return {name: made.get(name, top + 1) for name in names}
 
 
 def _stage(stage: Stage) -> tuple[str | Sequence[str], int | None]:

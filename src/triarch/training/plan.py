@@ -25,7 +25,7 @@ from triarch.family import Network
 from triarch.objectives import objective as objective_class
 from triarch.objectives._base import Example, Objective
 from triarch.suggest import did_you_mean
-from triarch.training import seeds
+from triarch.training import seeds, writing
 from triarch.training.data.columns import GROUP, kind_of
 from triarch.training.data.examples import Examples
 from triarch.training.data.order import Order
@@ -143,7 +143,7 @@ def prepare(
     metric = settings.metric or objective.METRIC
     losses = objective.batch([source.examples.draw(0, seeds.generator("draw", settings.seed, 0, 0))]).counts
     parts = [f"{name}_loss" for name in losses] if len(losses) > 1 else []
-    known = ["loss", *parts, *objective.measure([])]
+    known = ["loss", *parts, *objective.measure([]), *objective.compare([], [])]
     if metric not in known:
         raise InvalidInput(
             f"{objective.NAME} has no metric {show(metric)!r}{did_you_mean(metric, known)}; it has {', '.join(known)}"
@@ -279,6 +279,8 @@ def source_of(
         if policy == "refuse" or not examples:
             raise InvalidInput(f"{len(bad):,} of {len(rows):,} rows cannot be used: {listed}")
         note(f"{len(bad):,} of {len(rows):,} rows left out: {listed}")
+    if cut := [example.dropped for example in examples if example.dropped]:
+        note(f"{len(cut):,} of {len(examples):,} examples were cut, by {sum(cut):,} tokens together, as asked")
     made = Examples(examples)
     said = f"{len(rows) - len(bad):,} rows, {len(made):,} examples, {int(made.lengths.sum()):,} tokens"
     skipped = rows.skipped_count + len(bad)
@@ -335,6 +337,7 @@ def _facts(plan: Plan, data: Material) -> dict[str, Any]:
         "read as": str(data.reading) if isinstance(data, Rows) else DOCUMENTS,
         "validation": None if plan.validation is None else plan.validation.said,
         "test": None if plan.test is None else plan.test.said,
+        "writes": None if plan.validation is None else writing.said(plan.objective, len(plan.validation.examples)),
         "model": f"{settings.model or settings.family} as {network.architecture}",
         "labels": f"{len(labels)}: {show(', '.join(labels), 100)}" if labels else None,
         "new": f"{len(plan.fresh)} tensors start afresh: {show(', '.join(plan.fresh), 80)}" if plan.fresh else None,

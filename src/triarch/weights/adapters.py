@@ -33,6 +33,7 @@ FACTOR = re.compile(r"(.+)\.lora_([AB])\.weight")  # after PREFIX
 # By the kind of scores, what peft calls the task; other kinds have no name there
 TASKS = {
     "NextWordScores": "CAUSAL_LM",
+    "TargetWordScores": "SEQ_2_SEQ_LM",
     "LabelScores": "SEQ_CLS",
     "TokenScores": "TOKEN_CLS",
     "SpanScores": "QUESTION_ANS",

@@ -11,6 +11,7 @@ Rows are looked up from our side, by the names the model itself lists, so a digi
 import re
 from collections import defaultdict
 from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
 from functools import cache, cached_property
 
 import torch
@@ -30,6 +31,7 @@ class Stored:
     part: int = 0  # which of `of` equal slices along our first axis
     of: int = 1
     copy: str = ""  # it is stored under this name too, the one that version 5 of the reference reads in untied models
+    others: tuple[str, ...] = ()  # names that shared tensors go by in some files, beside the name or in its place
 
     def shape(self, theirs: tuple[int, ...]) -> tuple[int, ...]:
         """The shape that `read` gives."""
@@ -54,6 +56,8 @@ class Layout:
     trunks: dict[str, str] = field(default_factory=dict)  # of the architectures that have another one
     renamed: dict[str, str] = field(default_factory=dict)  # spellings of older files
     ignored: tuple[str, ...] = ()  # buffers and copies that carry no information
+    zeros: tuple[str, ...] = ()  # what a file may lack where all of it is zero
+    parts: tuple[str, ...] = ()  # beginnings of the names of what models with some heads do without
 
     def find(self, ours: str) -> Stored:
         """The row of one of our names, with `#` and `*` filled in."""
@@ -72,7 +76,7 @@ class Layout:
 
     def unread(self, theirs: str) -> bool:
         """Whether a model of the family may leave it: it is of a head, or carries no information."""
-        return bool(self._heads.fullmatch(theirs)) or self.ignores(theirs)
+        return bool(self._heads.fullmatch(theirs)) or self.ignores(theirs) or theirs.startswith(self.parts)
 
     def under(self, architecture: str) -> "Layout":
         """The table as the checkpoints of that architecture are written."""
@@ -80,7 +84,7 @@ class Layout:
         rows: dict[str, str | Stored] = {
             ours: replace(row, name=trunk + row.name.removeprefix(self.trunk))
             for ours, row in self._stored.items()
-            if row.name.startswith(self.trunk)
+            if row.name.startswith(self.trunk) and (self.trunk or not ours.startswith("head."))
         }
         return replace(self, trunk=trunk, rows=self.rows | rows)
 
@@ -105,12 +109,13 @@ class Layout:
 
     @cached_property
     def _passed_over(self) -> re.Pattern[str]:
-        return _pattern(*self.ignored, *(row.copy for row in self._stored.values() if row.copy))
+        others = (name for row in self._stored.values() for name in row.others)
+        return _pattern(*self.ignored, *others, *(row.copy for row in self._stored.values() if row.copy))
 
     @cached_property
     def _names(self) -> re.Pattern[str]:
         """All that the table speaks of."""
-        stored = (name for row in self._stored.values() for name in (row.name, row.copy))
+        stored = (name for row in self._stored.values() for name in (row.name, row.copy, *row.others))
         return _pattern(*self.ignored, *filter(None, stored))
 
 
@@ -158,15 +163,15 @@ def load(
     """
     _leave_out_optional(model, layout, entries)
     ours = parameters(model)
-    rows = {name: layout.find(name) for name in ours}
-    rows |= {name: replace(row, name=row.copy) for name, row in rows.items() if row.copy in entries}
+    rows = {name: _renamed(layout.find(name), entries) for name in ours}
 
     def held(name: str) -> bool:
         entry = entries.get(rows[name].name)
         return entry is not None and rows[name].shape(entry.shape) == tuple(ours[name].shape)
 
     fresh = [name for name in rows if new_head and name.startswith("head.") and not held(name)]
-    missing = [row.name for name, row in rows.items() if row.name not in entries and name not in fresh]
+    zeros = [name for name, row in rows.items() if row.name in layout.zeros and row.name not in entries]
+    missing = [row.name for name, row in rows.items() if row.name not in entries and name not in (*fresh, *zeros)]
     left = entries.keys() - {row.name for row in rows.values()}
     unexpected = sorted(name for name in left if not layout.unread(name))
     misshaped = []
@@ -189,15 +194,45 @@ def load(
     # Before the stored ones: a module may hold both, and on the meta device those are safe from being initialized
     for module in {id(m): m for name in fresh for m, _ in owners[id(ours[name])]}.values():
         model.initialize(module)
+    for name in zeros:
+        _put(owners[id(ours[name])], torch.zeros_like(ours[name], dtype=dtype, device=device))
     readers = defaultdict(list)  # one stored tensor may hold several of ours
     for name, row in rows.items():
-        if name not in fresh:
+        if name not in (*fresh, *zeros):
             readers[row.name].append(name)
     for theirs in sorted(readers, key=lambda name: entries[name].place):
         stored = entries[theirs].read()
         for name in readers[theirs]:
             kept = dtype if ours[name].is_floating_point() else stored.dtype
-            _put(owners[id(ours[name])], rows[name].read(stored).to(device, kept))
+            if kept == torch.float16 and any(fnmatchcase(name, pattern) for pattern in model.WIDE):
+                kept = torch.float32
+            value = rows[name].read(stored)
+            if name != readers[theirs][0] and rows[name].of == 1:  # one for both in the file, each its own in the model
+                value = value.clone()
+            _put(owners[id(ours[name])], value.to(device, kept))
+
+
+def untie(model: Network, layout: Layout, entries: dict[str, Entry]) -> None:
+    """Take apart what a head's `UNTIED` names where the checkpoint holds other values for it than for what it shares.
+
+    For `model` on the meta device. All other tied tensors are what config.json says.
+    """
+    first = {id(tensor): name for name, tensor in model.named_parameters()}
+    for part in getattr(model.head, "UNTIED", ()):
+        layer = getattr(model.head, part)
+        own, shared = (
+            _renamed(layout.find(name), entries).name for name in (f"head.{part}.weight", first[id(layer.weight)])
+        )
+        if own == shared or own not in entries or shared not in entries:
+            continue
+        if not torch.equal(entries[own].read(), entries[shared].read()):
+            layer.weight = nn.Parameter(torch.empty_like(layer.weight))
+
+
+def _renamed(row: Stored, entries: dict[str, Entry]) -> Stored:
+    """The row, by that of its names which the checkpoint holds."""
+    names = filter(None, (row.copy, row.name, *row.others))
+    return replace(row, name=next((name for name in names if name in entries), row.name))
 
 
 def _leave_out_optional(model: Network, layout: Layout, entries: dict[str, Entry]) -> None:

@@ -33,6 +33,20 @@ PAIRS = (  # names that two texts of a row have together
     ("query", "document"),
     ("sentence_a", "sentence_b"),
 )
+WRITTEN = (  # names that a text and what is to be written from it have together
+    ("source", "target"),
+    ("src", "tgt"),
+    ("input", "output"),
+    ("input", "target"),
+    ("inputs", "targets"),
+    ("input_text", "target_text"),
+    ("document", "summary"),
+    ("article", "summary"),
+    ("article", "highlights"),
+    ("text", "summary"),
+    ("dialogue", "summary"),
+)
+TRANSLATION = "translation"  # a column of objects with a text in each of two languages
 _TEXTS = (
     *("text", "sentence", "content", "review", "body", "comment", "document", "tweet", "message", "utterance"),
     *("question", "query", "headline", "premise", "sentence1", "text1", "question1", "sentence_a"),
@@ -57,7 +71,11 @@ USUAL: dict[str, tuple[str, ...]] = {
     "anchor": ("anchor", "query"),
     "positive": ("positive", "passage", "document"),
     "negative": ("negative", "hard_negative"),
+    "source": tuple(dict.fromkeys(first for first, _ in WRITTEN)),
+    "target": tuple(dict.fromkeys(second for _, second in WRITTEN)),
 }
+# In which kinds are tried; those of labels are told apart by these
+ORDER = ("chat", "tagging", "span", "contrastive", "seq2seq", "classification", "documents")
 INTEGER = re.compile(r"-?(0|[1-9][0-9]{0,17})")
 NUMBER = re.compile(r"[+-]?((0|[1-9][0-9]*)(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]{1,3})?")
 
@@ -97,12 +115,12 @@ def infer(
     if unknown := [ours for ours in asked if ours not in known]:
         hint = did_you_mean(unknown[0], known)
         raise InvalidInput(f"no kind of rows has a column {show(unknown[0])!r}{hint}; wanted {', '.join(known)}")
-    found = list(dict.fromkeys(name for row in rows for name in row))
+    found = list(dict.fromkeys(name for row in rows for name in _names(row)))
     if absent := [theirs for theirs in asked.values() if theirs not in found]:
         raise InvalidInput(
             f"there is no column {show(absent[0])!r}{did_you_mean(absent[0], found)}; found {some(found)}"
         )
-    for candidate in [kind] if kind else ["chat", "tagging", "span", "contrastive", "classification", "documents"]:
+    for candidate in [kind] if kind else list(ORDER):
         chosen = _columns(candidate, found, asked, needed=kind is not None)
         if chosen is None or (kind is None and _is_other(candidate, chosen, found, rows)):
             continue
@@ -120,6 +138,23 @@ def infer(
     raise InvalidInput(
         f"the columns ({some(found)}) fit no kind of rows; name what they are, such as --column text={_example(found)}"
     )
+
+
+def value_in(row: Mapping[str, Any], name: str) -> Any:
+    """The value of a column; of one language where the name says which, such as translation.fr. None for none."""
+    outer, _, inner = name.partition(".")
+    if name not in row and outer == TRANSLATION and isinstance(row.get(outer), Mapping):
+        return row[outer].get(inner)
+    return row.get(name)
+
+
+def _names(row: Mapping[str, Any]) -> list[str]:
+    """The columns of a row, the languages of a translation among them."""
+    languages = row.get(TRANSLATION)
+    if not isinstance(languages, Mapping):
+        return list(row)
+    inner = [f"{TRANSLATION}.{language}" for language in languages]
+    return [other for name in row for other in (inner if name == TRANSLATION else [name])]
 
 
 def values_of(values: Iterable[Any], *, typed: bool = True) -> str:
@@ -178,8 +213,12 @@ def _columns(kind: str, found: list[str], asked: dict[str, str], *, needed: bool
         raise InvalidInput(
             f"rows for {kind} have {', '.join(wanted)}; asked for {', '.join(asked)}: leave out the rest"
         )
-    chosen: dict[str, str] = {}
+    chosen = _written(found) if kind == "seq2seq" and not asked.keys() & set(wanted) else {}
+    if kind == "seq2seq" and not chosen and not asked and not needed:
+        return None  # one of the names alone says little
     for name in wanted:
+        if name in chosen:
+            continue
         ours = name.rstrip("?")
         free = [theirs for theirs in found if theirs not in chosen.values() and theirs not in asked.values()]
         theirs = asked.get(ours) or (_pair(chosen, free) if ours == "text_pair" else _usual(ours, free, kind))
@@ -215,12 +254,34 @@ def _pair(chosen: dict[str, str], free: list[str]) -> str | None:
     return near[0] if len(near) == 1 else None
 
 
+def _written(found: list[str]) -> dict[str, str]:
+    """The text to be read and the one to be written, by their usual names. Raises InvalidInput for several pairs."""
+    plain = {re.sub(r"[\s-]+", "_", name.strip().lower()): name for name in found}
+    pairs = [(plain[first], plain[second]) for first, second in WRITTEN if first in plain and second in plain]
+    languages = [name for name in found if name.startswith(f"{TRANSLATION}.")]
+    if len(languages) == 2:
+        pairs.append((languages[0], languages[1]))
+    if len(pairs) > 1:
+        listed = " or ".join(f"{first} to {second}" for first, second in pairs[:3])
+        first, second = map(show, pairs[0])
+        raise InvalidInput(
+            f"what is to be written may be {show(listed)}; say which: --column source={first} --column target={second}"
+        )
+    return {"source": pairs[0][0], "target": pairs[0][1]} if pairs else {}
+
+
 def _is_other(kind: str, chosen: dict[str, str], found: list[str], rows: Any) -> bool:
     """Whether columns that have the names of a kind hold something else, so that the next kind is looked at."""
     if kind == "chat":
         return not any(isinstance(row.get(chosen["messages"]), list | tuple) for row in rows)
     if kind == "tagging":
         return not any(isinstance(row.get(chosen["tokens"]), list | tuple) for row in rows)
+    if kind == "seq2seq":
+        texts = any(all(isinstance(value_in(row, chosen[ours]), str) for ours in ("source", "target")) for row in rows)
+        of_label = chosen["target"].lower() in _LABELS and any(
+            name.lower() in _TEXTS for name in found if name not in chosen.values()
+        )
+        return not texts or of_label  # a label, and the source that its text is from
     if kind == "contrastive":  # a query and a passage with a label are a pair to be classified
         return set(chosen) & set(chosen.values()) == set() and any(name.lower() in _LABELS for name in found)
     return False

@@ -29,8 +29,7 @@ class Passages:
         if objective.PAIR:
             self._refuse_single(0)
             tokens[:] = room  # the second segment may come from elsewhere, and be longer
-        specials = processor.tokenizer.num_special_tokens_to_add(objective.PAIR)
-        self.lengths = tokens + specials  # (N,) int64: the tokens of an example, at most
+        self.lengths = objective.sizes(tokens)  # (N,) int64, at most
 
     def __len__(self) -> int:
         return len(self._chunks) - 1

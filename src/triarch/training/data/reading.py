@@ -10,7 +10,7 @@ from triarch import limits
 from triarch.errors import InvalidInput, TriarchError, show
 from triarch.objectives._answers import answers_in
 from triarch.training.data import datafiles
-from triarch.training.data.columns import GROUP, NUMBER, Reading, infer, sort_of
+from triarch.training.data.columns import GROUP, NUMBER, Reading, infer, sort_of, value_in
 from triarch.training.data.datafiles import Paths
 from triarch.training.data.formats import READERS
 from triarch.training.data.rows import Complaints, Origin, Rows
@@ -132,7 +132,7 @@ def fit(row: Mapping[str, Any], reading: Reading, shared: dict[str, str], *, typ
     """
     fitted: dict[str, Any] = {}
     for ours, theirs in reading.columns.items():
-        value = row.get(theirs)
+        value = value_in(row, theirs)
         if ours in ("id", GROUP):
             if value is None or not isinstance(value, str | int | float):
                 raise InvalidInput(f"{_named(ours, theirs)} is {_shown(value)}; wanted a name or a number")

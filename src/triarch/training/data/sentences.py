@@ -1,20 +1,12 @@
-"""Running text -> paragraphs -> sentences, by simple rules.
+"""Running text -> paragraphs, and blocks of it that can be held, cut where sentences end.
 
-A blank line ends a paragraph; other line ends count as spaces. A sentence ends after . ! ? or …, and the quotes and
-brackets that close there, where white space follows and then, past opening quotes and brackets, anything but a
-lower-case letter; but not after a title such as "Mr." or a single initial. After 。 ！ ？ it ends at once.
+A blank line ends a paragraph; other line ends count as spaces.
 """
 
-import re
 from collections.abc import Iterable, Iterator
 
 from triarch import limits
-
-TITLES = frozenset(
-    ("Mr", "Mrs", "Ms", "Dr", "Prof", "St", "Messrs", "Mme", "Mlle", "Col", "Capt", "Lieut", "Lt", "Gen", "Sgt", "Rev")
-)
-END = re.compile(r"""[.!?…؟।][)\]}"'”’»*_]*(?=\s+[("'“‘«\[*_]*(\w))|[。！？][」』”’）]*""")
-WORD = re.compile(r"\w{1,7}$")
+from triarch.inputs.sentences import sentence_ends
 
 
 def parts(lines: Iterable[str], exact: bool) -> Iterator[str]:
@@ -54,22 +46,6 @@ def paragraphs(lines: Iterable[str]) -> Iterator[str]:
                 held, size = [], 0
     if held:
         yield from _blocks(" ".join(held))
-
-
-def sentence_ends(text: str) -> list[int]:
-    """Where sentences end within a paragraph, its own end left out: each character belongs to one sentence."""
-    ends = []
-    for found in END.finditer(text):
-        after = found.group(1)
-        if after and after.islower():
-            continue
-        if text[found.start()] == "." and (word := WORD.search(text, max(found.start() - 8, 0), found.start())):
-            before = word.group()
-            if before in TITLES or (len(before) == 1 and before.isupper() and before != "I"):
-                continue
-        if found.end() < len(text):
-            ends.append(found.end())
-    return ends
 
 
 def _blocks(text: str) -> list[str]:

@@ -87,6 +87,8 @@ def texts(row: dict[str, Any]) -> list[tuple[Any, ...]]:
         return [("tokens", *row["tokens"])]
     if "messages" in row:
         return [("messages", json.dumps(row["messages"], sort_keys=True, default=str))]
+    if "source" in row:
+        return [("source", row["source"])]
     if "anchor" in row:
         return [("anchor", row["anchor"]), ("positive", row["positive"])]
     return [("text", row["text"], row.get("text_pair"))]

@@ -25,13 +25,14 @@ from tqdm import tqdm
 from triarch import limits
 from triarch.errors import CorruptFile, InvalidInput, TriarchError, show
 from triarch.files import Folder
+from triarch.inputs.sentences import sentence_ends
 from triarch.training.data import datafiles, origins
 from triarch.training.data.datafiles import Paths
 from triarch.training.data.documents import Document, digest, documents
 from triarch.training.data.origins import Origins
 from triarch.training.data.reading import Columns, rows_of
 from triarch.training.data.rows import Complaints, Rows
-from triarch.training.data.sentences import parts, sentence_ends
+from triarch.training.data.sentences import parts
 
 if TYPE_CHECKING:
     from tokenizers import Encoding
@@ -160,7 +161,10 @@ class TokenStore:
 
 def tokenizer_fingerprint(processor: "TextProcessor") -> str:
     """Of a tokenizer: another one, or a changed one, has another."""
-    return hashlib.sha256(processor.tokenizer.to_str().encode()).hexdigest()
+    digest = hashlib.sha256(processor.tokenizer.to_str().encode())
+    for _, data in sorted(processor.files.items()):  # what the former can not say
+        digest.update(data)
+    return digest.hexdigest()
 
 
 def _of_rows(rows: Rows, exact: bool) -> Iterator[Document]:

@@ -26,7 +26,7 @@ class Scores(NamedTuple):
     f1: float
 
 
-FALLING = frozenset({"loss", "perplexity", "bits_per_byte", "mse", "mae"})
+FALLING = frozenset({"loss", "perplexity", "bits_per_byte", "mse", "mae", "ter"})
 
 
 def falls(name: str) -> bool:

@@ -1,0 +1,278 @@
+"""Marian: the first transformer as a translator, from one language, or many, into another. No norm stands before the
+first block, and positions are computed.
+
+Junczys-Dowmunt et al. 2018, https://arxiv.org/abs/1804.00344; Tiedemann and Thottingal 2020, OPUS-MT,
+https://aclanthology.org/2020.eamt-1.61; Vaswani et al. 2017, https://arxiv.org/abs/1706.03762
+
+Shapes: B sequences, S tokens of a source, T tokens of a target, D hidden size, H heads, V words of the target.
+"""
+
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from triarch import config, limits
+from triarch.config import hf
+from triarch.errors import InvalidInput, Unsupported
+from triarch.family import Features, Network, Scores, TargetWordScores, TextFormat
+from triarch.layers.attention import causal_mask, padding_mask
+from triarch.layers.cache import Cache, positions_of
+from triarch.layers.dropout import Dropout
+from triarch.layers.embeddings import check_length, look_up
+from triarch.layers.encoder import Block, Decoder, Encoder
+from triarch.layers.feed_forward import ACTIVATIONS
+from triarch.layers.positions import sines_then_cosines
+from triarch.layers.source import Source
+from triarch.weights import Layout, Stored
+
+NORM_EPS = 1e-5  # config.json does not say it
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(config.Config):
+    vocab_size: int = hf("vocab_size", 58101, most=limits.VOCABULARY)
+    own_target_vocab_size: int | None = hf("decoder_vocab_size", None, most=limits.VOCABULARY)  # None: as vocab_size
+    hidden_size: int = hf("d_model", 1024)
+    num_layers: int = hf("encoder_layers", 12, most=limits.LAYERS)
+    num_heads: int = hf("encoder_attention_heads", 16)
+    intermediate_size: int = hf("encoder_ffn_dim", 4096, most=limits.VOCABULARY)
+    decoder_layers: int = hf("decoder_layers", 12, most=limits.LAYERS)
+    decoder_heads: int = hf("decoder_attention_heads", 16)
+    decoder_intermediate_size: int = hf("decoder_ffn_dim", 4096, most=limits.VOCABULARY)
+    max_positions: int = hf("max_position_embeddings", 1024, most=limits.POSITIONS)
+    activation: str = hf("activation_function", "gelu", choices=tuple(ACTIVATIONS))
+    dropout: float = hf("dropout", 0.1, most=1)
+    attention_dropout: float = hf("attention_dropout", 0.0, most=1)
+    activation_dropout: float = hf("activation_dropout", 0.0, most=1)
+    initializer_range: float = hf("init_std", 0.02)
+    scaled: bool = hf("scale_embedding", False)  # token vectors are multiplied by the root of their size
+    shared: bool = hf("share_encoder_decoder_embeddings", True)  # one table of token vectors for both languages
+    tied: bool = hf("tie_word_embeddings", True)  # words are read off with the token embedding itself
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for heads in (self.num_heads, self.decoder_heads):
+            if self.hidden_size % heads:
+                raise InvalidInput(f"d_model {self.hidden_size} does not split into {heads} attention heads")
+        if self.hidden_size % 2:
+            raise InvalidInput(f"d_model {self.hidden_size} is odd; positions need a cosine for each sine")
+        if self.shared and not self.tied:
+            raise Unsupported(
+                "config tie_word_embeddings=false with share_encoder_decoder_embeddings=true is not implemented: the "
+                "versions of the reference read two different models from it"
+            )
+        # What older files say of a time when this family was a kind of BART
+        self.only(normalize_before=False, normalize_embedding=False, add_final_layer_norm=False)
+        self.only(static_position_embeddings=True)
+
+    @property
+    def target_vocab_size(self) -> int:
+        own = None if self.shared else self.own_target_vocab_size
+        return self.vocab_size if own is None else own
+
+    @property
+    def max_tokens(self) -> int:
+        return self.max_positions
+
+
+class Model(Network):
+    """The encoder, the decoder, and on top of it whichever head was asked for."""
+
+    def __init__(self, c: Config, head: type[nn.Module]):
+        super().__init__()
+        self.config = c
+        if c.shared:
+            self.token = nn.Embedding(c.vocab_size, c.hidden_size)  # before its other names: it is stored by this one
+        self.source_token = self.token if c.shared else nn.Embedding(c.vocab_size, c.hidden_size)
+        self.target_token = self.token if c.shared else nn.Embedding(c.target_vocab_size, c.hidden_size)
+        self.dropout = Dropout(c.dropout)
+        self.encoder = Encoder(_block(c, c.num_heads, c.intermediate_size) for _ in range(c.num_layers))
+        self.decoder = Decoder(
+            _block(c, c.decoder_heads, c.decoder_intermediate_size, layer) for layer in range(c.decoder_layers)
+        )
+        self.head = head(c, self.target_token)
+
+    def encode(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Source:
+        """(B, S) -> what is written from. Raises LimitExceeded for more tokens than there are positions."""
+        x = self._embedded(self.source_token, input_ids, positions_of(input_ids.shape[1], None, None, input_ids.device))
+        mask = None if attention_mask is None else padding_mask(attention_mask)
+        return Source(self.encoder(x, mask), attention_mask)
+
+    def decode(
+        self,
+        decoder_input_ids: Tensor,
+        source: Source,
+        decoder_attention_mask: Tensor | None = None,
+        *,
+        cache: Cache | None = None,
+    ) -> Tensor:
+        """(B, T) of the tokens that come after those in the cache -> (B, T, D). Raises as `encode` does."""
+        x, mask = self._target(decoder_input_ids, decoder_attention_mask, cache)
+        if cache is not None:
+            cache.advance(decoder_input_ids.shape[1])
+        return self.decoder(x, mask, source, cache)
+
+    def features(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        *,
+        decoder_input_ids: Tensor,
+        decoder_attention_mask: Tensor | None = None,
+    ) -> Tensor:
+        return self.decode(decoder_input_ids, self.encode(input_ids, attention_mask), decoder_attention_mask)
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        *,
+        decoder_input_ids: Tensor | None = None,
+        decoder_attention_mask: Tensor | None = None,
+        positions: Tensor | None = None,
+    ) -> Scores:
+        """Sources (B, S) and targets (B, T) -> the scores of the head, after each token of the target.
+
+        A head that scores words does so only at `positions`, (B, T) of truth values, if they are given. Raises
+        InvalidInput where there is no target.
+        """
+        if decoder_input_ids is None:
+            raise InvalidInput("there is no target; give decoder_input_ids, from decoder_start_token_id on")
+        x = self.features(
+            input_ids,
+            attention_mask,
+            decoder_input_ids=decoder_input_ids,
+            decoder_attention_mask=decoder_attention_mask,
+        )
+        return self.head(x if positions is None else x[positions])
+
+    def alignment(self, input_ids: Tensor, attention_mask: Tensor | None, decoder_input_ids: Tensor) -> list[Tensor]:
+        """Where each token of a target looks in its source, for people to see: (B, H, T, S) of each decoder block."""
+        x, mask = self._target(decoder_input_ids, None, None)
+        return self.decoder.cross_maps(x, mask, self.encode(input_ids, attention_mask))
+
+    def initialize(self, module: nn.Module) -> None:
+        super().initialize(module)
+        if isinstance(module, Translation):
+            nn.init.zeros_(module.bias)
+
+    def _target(self, ids: Tensor, attention_mask: Tensor | None, cache: Cache | None) -> tuple[Tensor, Tensor | None]:
+        """(B, T) -> what goes into the first block, (B, T, D), and where each token may look among all so far."""
+        T = ids.shape[1]
+        seen = T if cache is None else cache.length + T
+        x = self._embedded(self.target_token, ids, positions_of(T, cache, attention_mask, ids.device))
+        return x, causal_mask(attention_mask, T, seen, device=ids.device)
+
+    def _embedded(self, token: nn.Embedding, ids: Tensor, places: Tensor) -> Tensor:
+        if places.numel():
+            check_length(int(places.max()) + 1, self.config.max_positions)
+        size = self.config.hidden_size
+        x = look_up(token, ids, "token id") * (size**0.5 if self.config.scaled else 1.0)
+        return self.dropout(x + sines_then_cosines(places, size).to(x.dtype))
+
+
+def _block(c: Config, heads: int, intermediate_size: int, layer: int | None = None) -> Block:
+    return Block(
+        c.hidden_size,
+        heads,
+        intermediate_size,
+        c.activation,
+        norm_eps=NORM_EPS,
+        attention_dropout=c.attention_dropout,
+        attention_out_dropout=c.dropout,
+        feed_forward_dropout=c.dropout,
+        activation_dropout=c.activation_dropout,
+        layer=layer,
+    )
+
+
+# Heads: each maps features (B, T, D) of the decoder to the scores of its task.
+
+
+class Trunk(nn.Module):
+    def __init__(self, c: Config, token: nn.Embedding):
+        super().__init__()
+
+    def forward(self, x: Tensor) -> Features:
+        return Features(x)
+
+
+class Translation(nn.Module):
+    """Every word of the target as the next one."""
+
+    bias: Tensor
+
+    def __init__(self, c: Config, token: nn.Embedding):
+        super().__init__()
+        self.words = nn.Linear(c.hidden_size, c.target_vocab_size, bias=False)
+        if c.tied:
+            self.words.weight = token.weight
+        self.register_buffer("bias", self.words.weight.new_zeros(1, c.target_vocab_size))  # stored, and not learned
+
+    def forward(self, x: Tensor) -> TargetWordScores:
+        return TargetWordScores(self.words(x) + self.bias.squeeze(0))  # (B, T, V) or (N, V)
+
+
+HEADS = {"MarianModel": Trunk, "MarianMTModel": Translation}
+
+SHARED = ("model.encoder.embed_tokens.weight", "model.decoder.embed_tokens.weight", "lm_head.weight")
+
+# fmt: off
+WEIGHTS = Layout(
+    trunk="model.",
+    zeros=("final_logits_bias",),
+    ignored=(
+        "model.encoder.embed_positions.weight",  # sinusoids that older files hold
+        "model.decoder.embed_positions.weight",
+    ),
+    rows={
+        "token.weight":                            Stored("model.shared.weight", others=SHARED),
+        "source_token.weight":                     "model.encoder.embed_tokens.weight",
+        "target_token.weight":                     "model.decoder.embed_tokens.weight",
+        "encoder.blocks.#.attention.q.*":          "model.encoder.layers.#.self_attn.q_proj.*",
+        "encoder.blocks.#.attention.k.*":          "model.encoder.layers.#.self_attn.k_proj.*",
+        "encoder.blocks.#.attention.v.*":          "model.encoder.layers.#.self_attn.v_proj.*",
+        "encoder.blocks.#.attention.out.*":        "model.encoder.layers.#.self_attn.out_proj.*",
+        "encoder.blocks.#.attention_norm.*":       "model.encoder.layers.#.self_attn_layer_norm.*",
+        "encoder.blocks.#.feed_forward.up.*":      "model.encoder.layers.#.fc1.*",
+        "encoder.blocks.#.feed_forward.down.*":    "model.encoder.layers.#.fc2.*",
+        "encoder.blocks.#.feed_forward_norm.*":    "model.encoder.layers.#.final_layer_norm.*",
+        "decoder.blocks.#.attention.q.*":          "model.decoder.layers.#.self_attn.q_proj.*",
+        "decoder.blocks.#.attention.k.*":          "model.decoder.layers.#.self_attn.k_proj.*",
+        "decoder.blocks.#.attention.v.*":          "model.decoder.layers.#.self_attn.v_proj.*",
+        "decoder.blocks.#.attention.out.*":        "model.decoder.layers.#.self_attn.out_proj.*",
+        "decoder.blocks.#.attention_norm.*":       "model.decoder.layers.#.self_attn_layer_norm.*",
+        "decoder.blocks.#.cross_attention.q.*":    "model.decoder.layers.#.encoder_attn.q_proj.*",
+        "decoder.blocks.#.cross_attention.k.*":    "model.decoder.layers.#.encoder_attn.k_proj.*",
+        "decoder.blocks.#.cross_attention.v.*":    "model.decoder.layers.#.encoder_attn.v_proj.*",
+        "decoder.blocks.#.cross_attention.out.*":  "model.decoder.layers.#.encoder_attn.out_proj.*",
+        "decoder.blocks.#.cross_attention_norm.*": "model.decoder.layers.#.encoder_attn_layer_norm.*",
+        "decoder.blocks.#.feed_forward.up.*":      "model.decoder.layers.#.fc1.*",
+        "decoder.blocks.#.feed_forward.down.*":    "model.decoder.layers.#.fc2.*",
+        "decoder.blocks.#.feed_forward_norm.*":    "model.decoder.layers.#.final_layer_norm.*",
+        "head.words.weight":                       "lm_head.weight",
+        "head.bias":                               "final_logits_bias",
+    },
+)
+# fmt: on
+
+TEXT = TextFormat(
+    single="{tgt_lang} $A </s>",
+    pair="{tgt_lang} $A $B </s>",
+    specials={"eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<pad>"},
+)
+
+TINY = Config(
+    vocab_size=99,
+    hidden_size=32,
+    num_layers=2,
+    num_heads=4,
+    intermediate_size=37,
+    decoder_layers=3,
+    decoder_heads=2,
+    decoder_intermediate_size=41,
+    max_positions=16,
+    activation="swish",
+    scaled=True,
+    extra={"pad_token_id": 98, "eos_token_id": 0, "decoder_start_token_id": 98, "forced_eos_token_id": 0},
+)

@@ -1,0 +1,527 @@
+"""T5: every task as text that is written from text; positions are told by how far tokens are apart. And mT5.
+
+Raffel et al. 2019, https://arxiv.org/abs/1910.10683; Xue et al. 2020, https://arxiv.org/abs/2010.11934
+
+Shapes: B sequences, S tokens of a source, T tokens of a target, D hidden size, H heads, E size of a head, V vocabulary,
+L labels.
+"""
+
+import math
+from dataclasses import dataclass, replace
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from triarch import config, limits
+from triarch.config import hf
+from triarch.errors import InvalidInput, Unsupported, show
+from triarch.family import (
+    Alias,
+    Features,
+    LabelScores,
+    Network,
+    Scores,
+    SpanScores,
+    TargetWordScores,
+    TextFormat,
+    TokenScores,
+)
+from triarch.layers.attention import attend, attend_source, causal_mask, padding_mask
+from triarch.layers.cache import Cache, KeyValues
+from triarch.layers.dropout import Dropout
+from triarch.layers.embeddings import last_end, look_up
+from triarch.layers.feed_forward import FeedForward, GatedFeedForward
+from triarch.layers.norms import RMSNorm
+from triarch.layers.source import Source
+from triarch.weights import Layout, Stored
+
+# What feed_forward_proj calls the network of each position, gated or not; the gated "gelu" was always the tanh form,
+# whatever some files say of it in dense_act_fn
+ACTIVATIONS = {"relu": "relu", "gelu": "gelu", "silu": "silu", "gelu_new": "gelu_new"}
+GATED = {"gated-gelu": "gelu_new", "gated-relu": "relu", "gated-silu": "silu", "gated-gelu_new": "gelu_new"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(config.Config):
+    vocab_size: int = hf("vocab_size", 32128, most=limits.VOCABULARY)
+    hidden_size: int = hf("d_model", 512)
+    head_size: int = hf("d_kv", 64)
+    intermediate_size: int = hf("d_ff", 2048, most=limits.VOCABULARY)
+    num_layers: int = hf("num_layers", 6, most=limits.LAYERS)
+    own_decoder_layers: int | None = hf("num_decoder_layers", None, most=limits.LAYERS)  # None: as num_layers
+    num_heads: int = hf("num_heads", 8)
+    buckets: int = hf("relative_attention_num_buckets", 32, least=4)  # distances that are told apart
+    max_distance: int = hf("relative_attention_max_distance", 128, most=limits.POSITIONS)  # from which all are alike
+    projection: str = hf("feed_forward_proj", "relu", choices=(*ACTIVATIONS, *GATED))
+    dropout: float = hf("dropout_rate", 0.1, most=1)
+    classifier_dropout: float = hf("classifier_dropout", 0.0, most=1)
+    norm_eps: float = hf("layer_norm_epsilon", 1e-6)
+    initializer_factor: float = hf("initializer_factor", 1.0)
+    tied: bool = hf("tie_word_embeddings", True)  # words are read off with the token embedding, what it reads is scaled
+    pad_id: int = hf("pad_token_id", 0, least=0, most=limits.VOCABULARY)
+    end_id: int = hf("eos_token_id", 1, least=0, most=limits.VOCABULARY)
+    start_id: int = hf("decoder_start_token_id", 0, least=0, most=limits.VOCABULARY)
+
+    @classmethod
+    def from_hf(cls, raw: dict[str, Any]) -> Self:
+        """Version 5 of the reference says that all words are tied, and in a key of its own which are scaled."""
+        raw = dict(raw)
+        if (scaled := raw.pop("scale_decoder_outputs", None)) is not None:
+            raw["tie_word_embeddings"] = scaled
+        return super().from_hf(raw)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.max_distance <= self.buckets // 2:
+            raise InvalidInput(
+                f"relative_attention_max_distance {self.max_distance} is not over half of the "
+                f"{self.buckets} relative_attention_num_buckets; mend config.json"
+            )
+
+        named, own = self.extra.get("dense_act_fn"), (ACTIVATIONS | GATED)[self.projection]
+        if named not in (None, own) and (named, own) != ("gelu", "gelu_new"):
+            raise Unsupported(
+                f"config dense_act_fn={show(named)} with feed_forward_proj={self.projection} is not implemented"
+            )
+
+    @property
+    def decoder_layers(self) -> int:
+        return self.num_layers if self.own_decoder_layers is None else self.own_decoder_layers
+
+    @property
+    def inner_size(self) -> int:
+        return self.num_heads * self.head_size
+
+    @property
+    def max_tokens(self) -> int:
+        return limits.POSITIONS  # distances have no end; what the tokenizer says bounds what it reads
+
+
+class Norm(RMSNorm):
+    """In the type of its weights, whatever the sum has come to."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x).to(self.weight.dtype)
+
+
+class Distances(nn.Module):
+    """What is added to the scores of attention, by how far apart two tokens are. Section 2.1"""
+
+    def __init__(self, c: Config, *, both_ways: bool):
+        super().__init__()
+        self.buckets, self.max_distance, self.both_ways = c.buckets, c.max_distance, both_ways
+        self.bias = nn.Embedding(c.buckets, c.num_heads)
+
+    def forward(self, tokens: int, seen: int) -> Tensor:
+        """(1, H, T, S), of the last `tokens` of those that were seen onto all of these."""
+        device = self.bias.weight.device
+        ahead = torch.arange(seen, device=device) - torch.arange(seen - tokens, seen, device=device)[:, None]  # (T, S)
+        return self.bias(self._bucket(ahead)).permute(2, 0, 1)[None]
+
+    def _bucket(self, ahead: Tensor) -> Tensor:
+        """Half of the buckets are for one distance each, the others for ever wider ranges up to the largest."""
+        count, first = self.buckets, torch.zeros_like(ahead)
+        if self.both_ways:  # half of them for what lies ahead
+            count //= 2
+            first = (ahead > 0) * count
+            distance = ahead.abs()
+        else:
+            distance = (-ahead).clamp(min=0)
+        exact = count // 2
+        growth = torch.log(distance.float() / exact) / math.log(self.max_distance / exact) * (count - exact)
+        far = (exact + growth.clamp(min=0).long()).clamp(max=count - 1)
+        return first + torch.where(distance < exact, distance, far)
+
+
+class Attention(nn.Module):
+    """Scores are not scaled: the first values of the weights make up for it."""
+
+    def __init__(self, c: Config):
+        super().__init__()
+        self.num_heads, self.dropout = c.num_heads, c.dropout
+        self.q = nn.Linear(c.hidden_size, c.inner_size, bias=False)
+        self.k = nn.Linear(c.hidden_size, c.inner_size, bias=False)
+        self.v = nn.Linear(c.hidden_size, c.inner_size, bias=False)
+        self.out = nn.Linear(c.inner_size, c.hidden_size, bias=False)
+
+    def forward(self, x: Tensor, bias: Tensor, past: KeyValues | None) -> Tensor:
+        q, k, v = self._split(self.q(x)), *self._keys_values(x)
+        if past is not None:
+            k, v = past.extend(k, v)
+        return self._joined(attend(q, k, v, bias, scale=1.0, dropout=self.dropout if self.training else 0.0))
+
+    def across(self, x: Tensor, source: Source, layer: int) -> Tensor:
+        q, made = self._split(self.q(x)), source.keys_values(layer, self._keys_values)
+        return self._joined(attend_source(q, made, source, scale=1.0, dropout=self.dropout if self.training else 0.0))
+
+    def weights(self, x: Tensor, source: Source) -> Tensor:
+        """Where each token looks in the source, for people: (B, H, T, S)."""
+        scores = self._split(self.q(x)) @ self._split(self.k(source.states)).transpose(-1, -2)
+        return (scores if source.mask is None else scores.masked_fill(~source.mask, -math.inf)).softmax(-1)
+
+    def _keys_values(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return self._split(self.k(x)), self._split(self.v(x))
+
+    def _split(self, x: Tensor) -> Tensor:
+        return x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)  # (B, T, H * E) -> (B, H, T, E)
+
+    def _joined(self, y: Tensor) -> Tensor:
+        return self.out(y.transpose(1, 2).flatten(2))  # (B, H, T, E) -> (B, T, D)
+
+
+class Block(nn.Module):
+    """Attention, then in a decoder attention onto the source, then feed-forward, each on what a norm makes of the sum
+    so far."""
+
+    def __init__(self, c: Config, layer: int | None = None):
+        """`layer`: its number in the decoder; None in the encoder."""
+        super().__init__()
+        self.layer = layer
+        self.attention_norm, self.attention = Norm(c.hidden_size, c.norm_eps), Attention(c)
+        if layer is not None:
+            self.cross_attention_norm, self.cross_attention = Norm(c.hidden_size, c.norm_eps), Attention(c)
+        self.feed_forward_norm = Norm(c.hidden_size, c.norm_eps)
+        sizes, gate = (c.hidden_size, c.intermediate_size), GATED.get(c.projection)
+        if gate is None:
+            self.feed_forward = FeedForward(*sizes, ACTIVATIONS[c.projection], bias=False, dropout=c.dropout)
+        else:
+            self.gated_feed_forward = GatedFeedForward(*sizes, gate, dropout=c.dropout)
+        self.gated = gate is not None
+        self.dropout = Dropout(c.dropout)
+
+    def forward(self, x: Tensor, bias: Tensor, source: Source | None = None, past: KeyValues | None = None) -> Tensor:
+        x = self.attended(x, bias, past)
+        if self.layer is not None and source is not None:
+            x = x + self.dropout(self.cross_attention.across(self.cross_attention_norm(x), source, self.layer))
+        feed_forward = self.gated_feed_forward if self.gated else self.feed_forward
+        return x + self.dropout(feed_forward(self.feed_forward_norm(x)))
+
+    def attended(self, x: Tensor, bias: Tensor, past: KeyValues | None = None) -> Tensor:
+        return x + self.dropout(self.attention(self.attention_norm(x), bias, past))
+
+
+class Stack(nn.Module):
+    """The encoder, or the decoder: blocks that share what distances are worth."""
+
+    def __init__(self, c: Config, layers: int, *, decoder: bool):
+        super().__init__()
+        self.distances = Distances(c, both_ways=not decoder)
+        self.blocks = nn.ModuleList(Block(c, layer if decoder else None) for layer in range(layers))
+        self.norm = Norm(c.hidden_size, c.norm_eps)
+        self.dropout = Dropout(c.dropout)
+
+
+class Model(Network):
+    """The encoder, the decoder unless the head does without, and on top of them whichever head was asked for."""
+
+    WIDE = ("*feed_forward.down.*",)
+
+    def __init__(self, c: Config, head: type[nn.Module]):
+        super().__init__()
+        self.config = c
+        self.token = nn.Embedding(c.vocab_size, c.hidden_size)
+        self.encoder = Stack(c, c.num_layers, decoder=False)
+        if head not in (EncoderTrunk, TokenClassifier):
+            self.decoder = Stack(c, c.decoder_layers, decoder=True)
+        self.head = head(c, self.token)
+
+    def encode(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Source:
+        """(B, S) -> what is written from."""
+        stack, S = self.encoder, input_ids.shape[1]
+        x = stack.dropout(look_up(self.token, input_ids, "token id"))  # (B, S, D)
+        bias = stack.distances(S, S)
+        if attention_mask is not None:
+            bias = _closed(bias, padding_mask(attention_mask))
+        for block in stack.blocks:
+            x = block(x, bias)
+        return Source(stack.dropout(stack.norm(x)), attention_mask)
+
+    def decode(
+        self,
+        decoder_input_ids: Tensor,
+        source: Source,
+        decoder_attention_mask: Tensor | None = None,
+        *,
+        cache: Cache | None = None,
+    ) -> Tensor:
+        """(B, T) of the tokens that come after those in the cache -> (B, T, D)."""
+        x, bias = self._target(decoder_input_ids, decoder_attention_mask, cache)
+        if cache is not None:
+            cache.advance(decoder_input_ids.shape[1])
+        for layer, block in enumerate(self.decoder.blocks):
+            x = block(x, bias, source, None if cache is None else cache[layer])
+        return self.decoder.dropout(self.decoder.norm(x))
+
+    def features(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        *,
+        decoder_input_ids: Tensor | None = None,
+        decoder_attention_mask: Tensor | None = None,
+    ) -> Tensor:
+        """Sources (B, S) and targets (B, T) -> (B, T, D); without a target, the source is read by the decoder too.
+
+        Of an encoder alone, sources -> (B, S, D).
+        """
+        source = self.encode(input_ids, attention_mask)
+        if isinstance(self.head, EncoderTrunk | TokenClassifier):
+            return source.states
+        if decoder_input_ids is None:
+            decoder_input_ids = self.shifted(input_ids)
+        return self.decode(decoder_input_ids, source, decoder_attention_mask)
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        *,
+        decoder_input_ids: Tensor | None = None,
+        decoder_attention_mask: Tensor | None = None,
+        positions: Tensor | None = None,
+    ) -> Scores:
+        """Sources (B, S) and targets (B, T), else the sources shifted right -> the scores of the head.
+
+        A head that scores words does so only at `positions`, (B, T) of truth values, if they are given.
+        """
+        x = self.features(
+            input_ids,
+            attention_mask,
+            decoder_input_ids=decoder_input_ids,
+            decoder_attention_mask=decoder_attention_mask,
+        )
+        if isinstance(self.head, SequenceClassifier):
+            return self.head(last_end(x, input_ids, self.config.end_id))
+        return self.head(x if positions is None else x[positions])
+
+    def alignment(self, input_ids: Tensor, attention_mask: Tensor | None, decoder_input_ids: Tensor) -> list[Tensor]:
+        source, maps = self.encode(input_ids, attention_mask), []
+        x, bias = self._target(decoder_input_ids, None, None)
+        for block in self.decoder.blocks:
+            assert isinstance(block, Block)
+            maps.append(block.cross_attention.weights(block.cross_attention_norm(block.attended(x, bias)), source))
+            x = block(x, bias, source)
+        return maps
+
+    def shifted(self, ids: Tensor) -> Tensor:
+        """What the decoder is given to write these ids (B, T) from: the start token, and all of them but the last."""
+        return torch.cat([torch.full_like(ids[:, :1], self.config.start_id), ids[:, :-1]], 1)
+
+    def initialize(self, module: nn.Module) -> None:
+        """As in the first code: attention is not scaled, so its queries are smaller by the root of a head's size."""
+        c = self.config
+        stds: dict[nn.Module, float] = {}
+        if isinstance(module, Attention):
+            stds = dict.fromkeys((module.k, module.v), c.hidden_size**-0.5)
+            stds |= {module.q: (c.hidden_size * c.head_size) ** -0.5, module.out: c.inner_size**-0.5}
+        elif isinstance(module, FeedForward | GatedFeedForward):
+            stds = {module.up: c.hidden_size**-0.5, module.down: c.intermediate_size**-0.5}
+            if isinstance(module, GatedFeedForward):
+                stds[module.gate] = c.hidden_size**-0.5
+        elif isinstance(module, Distances):
+            stds = {module.bias: c.hidden_size**-0.5}
+        elif isinstance(module, ConditionalGeneration):
+            stds = {module.words: 1.0}
+        elif isinstance(module, nn.Embedding | Norm):
+            nn.init.ones_(module.weight) if isinstance(module, Norm) else nn.init.normal_(module.weight)
+            module.weight.data.mul_(c.initializer_factor)
+        elif isinstance(module, nn.Linear):  # of the other heads; those above are done after what they hold
+            stds = {module: c.hidden_size**-0.5}
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+        for layer, std in stds.items():
+            assert isinstance(layer.weight, Tensor)
+            nn.init.normal_(layer.weight, std=c.initializer_factor * std)
+
+    def _target(self, ids: Tensor, attention_mask: Tensor | None, cache: Cache | None) -> tuple[Tensor, Tensor]:
+        """(B, T) -> what goes into the first block, (B, T, D), and what is added to the scores of attention."""
+        T = ids.shape[1]
+        seen = T if cache is None else cache.length + T
+        bias = self.decoder.distances(T, seen)
+        mask = causal_mask(attention_mask, T, seen, device=ids.device)
+        if mask is not None:
+            bias = _closed(bias, mask)
+        return self.decoder.dropout(look_up(self.token, ids, "token id")), bias
+
+
+def _closed(bias: Tensor, mask: Tensor) -> Tensor:
+    """Nothing is seen where the mask is False. Not infinity: a row that is padding alone would be no number."""
+    return bias.masked_fill(~mask, torch.finfo(bias.dtype).min)
+
+
+# Heads: each maps features (B, T, D) of the decoder, or else of the encoder, to the scores of its task.
+
+
+class Trunk(nn.Module):
+    def __init__(self, c: Config, token: nn.Embedding):
+        super().__init__()
+
+    def forward(self, x: Tensor) -> Features:
+        return Features(x)
+
+
+class EncoderTrunk(Trunk):
+    """The encoder without a decoder."""
+
+
+class ConditionalGeneration(nn.Module):
+    """Every word of the target as the next one."""
+
+    UNTIED = ("words",)  # `tied` says what is scaled; a file that holds other words than its tokens is of those words
+
+    def __init__(self, c: Config, token: nn.Embedding):
+        super().__init__()
+        self.scale = c.hidden_size**-0.5 if c.tied else 1.0  # token vectors are that much longer
+        self.words = nn.Linear(c.hidden_size, c.vocab_size, bias=False)
+        if c.tied:
+            self.words.weight = token.weight
+
+    def forward(self, x: Tensor) -> TargetWordScores:
+        return TargetWordScores(self.words(x * self.scale))  # (B, T, V) or (N, V)
+
+
+class SequenceClassifier(nn.Module):
+    """Labels of a text, read off where the decoder has come to its end."""
+
+    def __init__(self, c: Config, token: nn.Embedding):
+        super().__init__()
+        self.dropout = Dropout(c.classifier_dropout)
+        self.dense = nn.Linear(c.hidden_size, c.hidden_size)
+        self.out = nn.Linear(c.hidden_size, c.num_labels)
+
+    def forward(self, x: Tensor) -> LabelScores:
+        return LabelScores(self.out(self.dropout(self.dense(self.dropout(x)).tanh())))  # (B, D) -> (B, L)
+
+
+class TokenClassifier(nn.Module):
+    def __init__(self, c: Config, token: nn.Embedding):
+        super().__init__()
+        self.dropout = Dropout(c.classifier_dropout)
+        self.tags = nn.Linear(c.hidden_size, c.num_labels)
+
+    def forward(self, x: Tensor) -> TokenScores:
+        return TokenScores(self.tags(self.dropout(x)))  # (B, S, L)
+
+
+class QuestionAnswering(nn.Module):
+    def __init__(self, c: Config, token: nn.Embedding):
+        super().__init__()
+        self.span = nn.Linear(c.hidden_size, 2)
+
+    def forward(self, x: Tensor) -> SpanScores:
+        return SpanScores(*self.span(x).unbind(-1))  # (B, T) each
+
+
+HEADS = {
+    "T5Model": Trunk,
+    "T5ForConditionalGeneration": ConditionalGeneration,
+    "T5EncoderModel": EncoderTrunk,
+    "T5ForSequenceClassification": SequenceClassifier,
+    "T5ForTokenClassification": TokenClassifier,
+    "T5ForQuestionAnswering": QuestionAnswering,
+}
+
+FORMER = {"T5WithLMHeadModel": "T5ForConditionalGeneration"}
+
+COPIES = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight")  # of shared.weight, or in its place
+
+DISTANCES = "block.0.layer.0.SelfAttention.relative_attention_bias.weight"
+
+# fmt: off
+WEIGHTS = Layout(
+    trunks={
+        f"{prefix}For{head}Classification": "transformer." for prefix in ("T5", "MT5") for head in ("Sequence", "Token")
+    },
+    parts=("decoder.",),
+    ignored=("decoder.block.#.layer.1.EncDecAttention.relative_attention_bias.weight",),  # of the first files, unused
+    rows={
+        "token.weight":                                  Stored("shared.weight", others=(*COPIES, "lm_head.weight")),
+        "encoder.distances.bias.weight":                 f"encoder.{DISTANCES}",
+        "encoder.blocks.#.attention_norm.*":             "encoder.block.#.layer.0.layer_norm.*",
+        "encoder.blocks.#.attention.out.*":              "encoder.block.#.layer.0.SelfAttention.o.*",
+        "encoder.blocks.#.attention.q.*":                "encoder.block.#.layer.0.SelfAttention.q.*",
+        "encoder.blocks.#.attention.k.*":                "encoder.block.#.layer.0.SelfAttention.k.*",
+        "encoder.blocks.#.attention.v.*":                "encoder.block.#.layer.0.SelfAttention.v.*",
+        "encoder.blocks.#.feed_forward_norm.*":          "encoder.block.#.layer.1.layer_norm.*",
+        "encoder.blocks.#.gated_feed_forward.gate.*":    "encoder.block.#.layer.1.DenseReluDense.wi_0.*",
+        "encoder.blocks.#.feed_forward.up.*":            "encoder.block.#.layer.1.DenseReluDense.wi.*",
+        "encoder.blocks.#.gated_feed_forward.up.*":      "encoder.block.#.layer.1.DenseReluDense.wi_1.*",
+        "encoder.blocks.#.feed_forward.down.*":          "encoder.block.#.layer.1.DenseReluDense.wo.*",
+        "encoder.blocks.#.gated_feed_forward.down.*":    "encoder.block.#.layer.1.DenseReluDense.wo.*",
+        "encoder.norm.*":                                "encoder.final_layer_norm.*",
+        "decoder.distances.bias.weight":                 f"decoder.{DISTANCES}",
+        "decoder.blocks.#.attention_norm.*":             "decoder.block.#.layer.0.layer_norm.*",
+        "decoder.blocks.#.attention.out.*":              "decoder.block.#.layer.0.SelfAttention.o.*",
+        "decoder.blocks.#.attention.q.*":                "decoder.block.#.layer.0.SelfAttention.q.*",
+        "decoder.blocks.#.attention.k.*":                "decoder.block.#.layer.0.SelfAttention.k.*",
+        "decoder.blocks.#.attention.v.*":                "decoder.block.#.layer.0.SelfAttention.v.*",
+        "decoder.blocks.#.cross_attention_norm.*":       "decoder.block.#.layer.1.layer_norm.*",
+        "decoder.blocks.#.cross_attention.out.*":        "decoder.block.#.layer.1.EncDecAttention.o.*",
+        "decoder.blocks.#.cross_attention.q.*":          "decoder.block.#.layer.1.EncDecAttention.q.*",
+        "decoder.blocks.#.cross_attention.k.*":          "decoder.block.#.layer.1.EncDecAttention.k.*",
+        "decoder.blocks.#.cross_attention.v.*":          "decoder.block.#.layer.1.EncDecAttention.v.*",
+        "decoder.blocks.#.feed_forward_norm.*":          "decoder.block.#.layer.2.layer_norm.*",
+        "decoder.blocks.#.gated_feed_forward.gate.*":    "decoder.block.#.layer.2.DenseReluDense.wi_0.*",
+        "decoder.blocks.#.feed_forward.up.*":            "decoder.block.#.layer.2.DenseReluDense.wi.*",
+        "decoder.blocks.#.gated_feed_forward.up.*":      "decoder.block.#.layer.2.DenseReluDense.wi_1.*",
+        "decoder.blocks.#.feed_forward.down.*":          "decoder.block.#.layer.2.DenseReluDense.wo.*",
+        "decoder.blocks.#.gated_feed_forward.down.*":    "decoder.block.#.layer.2.DenseReluDense.wo.*",
+        "decoder.norm.*":                                "decoder.final_layer_norm.*",
+        "head.words.weight":                             Stored("lm_head.weight", others=("shared.weight", *COPIES)),
+        "head.dense.*":                                  "classification_head.dense.*",
+        "head.out.*":                                    "classification_head.out_proj.*",
+        "head.tags.*":                                   "classifier.*",
+        "head.span.*":                                   "qa_outputs.*",
+    },
+)
+# fmt: on
+
+TEXT = TextFormat(
+    single="$A </s>",
+    pair="$A </s> $B </s>",
+    specials={"eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<pad>"},
+    sentinels=100,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MT5Config(Config):
+    vocab_size: int = hf("vocab_size", 250112, most=limits.VOCABULARY)
+    intermediate_size: int = hf("d_ff", 1024, most=limits.VOCABULARY)
+    num_layers: int = hf("num_layers", 8, most=limits.LAYERS)
+    num_heads: int = hf("num_heads", 6)
+    projection: str = hf("feed_forward_proj", "gated-gelu", choices=(*ACTIVATIONS, *GATED))
+    tied: bool = hf("tie_word_embeddings", False)
+
+    @classmethod
+    def from_hf(cls, raw: dict[str, Any]) -> Self:
+        """Words were never tied, whatever files say that version 5 of the reference has saved."""
+        return super().from_hf(raw | {"tie_word_embeddings": False})
+
+
+TINY = Config(
+    vocab_size=99,
+    hidden_size=32,
+    head_size=6,
+    intermediate_size=37,
+    num_layers=2,
+    own_decoder_layers=3,
+    num_heads=4,
+    buckets=8,
+    max_distance=20,
+)
+
+MT5_TINY = MT5Config(
+    vocab_size=99,
+    hidden_size=32,
+    head_size=6,
+    intermediate_size=37,
+    num_layers=2,
+    own_decoder_layers=3,
+    num_heads=4,
+    buckets=8,
+    max_distance=20,
+)
+
+ALIASES = {"mt5": Alias(prefix="MT5", text=replace(TEXT, sentinels=0), tiny=MT5_TINY)}
