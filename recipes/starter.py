@@ -1,6 +1,7 @@
 """Make a starter, a small model that comes with triarch, of what `triarch train` left in its folder.
 
     python recipes/starter.py work/intents starters/intents
+    python recipes/starter.py work/translation starters/french-english --pair fr en
 
 Copies the weights, rounded to float16; config.json, which still has them loaded as float32; the card; and the
 tokenizer, unless the model is an adapter whose base has the same one. Checkpoints and report of the run stay behind.
@@ -25,8 +26,11 @@ TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json
 ROUNDING = 2.0**-11  # of float16, relative; below its smallest normal number, absolute and smaller yet
 
 
-def make(source: Path, target: Path) -> None:
-    """Write the starter `target` of the run's folder `source`. Raises InvalidInput, and what reading and writing do."""
+def make(source: Path, target: Path, pair: tuple[str, str] | None = None) -> None:
+    """Write the starter `target` of the run's folder `source`; `pair` are the languages between which it translates.
+
+    Raises InvalidInput, and what reading and writing do.
+    """
     folder = Folder(source)
     adapter = adapters.read(folder) if adapters.present(folder) else None
     entries = files.safetensors(folder, adapters.WEIGHTS) if adapter else files.entries(folder)
@@ -45,6 +49,11 @@ def make(source: Path, target: Path) -> None:
         copied += [name for name in TOKENIZER if folder.has(name)]
     for name in copied:
         shutil.copyfile(folder.find(name), target / name)
+    if pair is not None:
+        said = Folder(target).json("tokenizer_config.json") | dict(
+            zip(("source_lang", "target_lang"), pair, strict=True)
+        )
+        write_text(target / "tokenizer_config.json", json.dumps(said, indent=2, sort_keys=True) + "\n")
     config = folder.json("config.json") | {"torch_dtype": "float32"}
     write_text(target / "config.json", json.dumps(config, indent=2, sort_keys=True) + "\n")
     check(source, target)
@@ -94,9 +103,10 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("source", type=Path, metavar="RUN", help="a folder that `triarch train` wrote")
     parser.add_argument("target", type=Path, metavar="STARTER", help="starters/NAME")
+    parser.add_argument("--pair", nargs=2, metavar=("FROM", "TO"), help="of a translator: its two languages")
     given = parser.parse_args()
     try:
-        make(given.source, given.target)
+        make(given.source, given.target, given.pair)
     except TriarchError as error:
         sys.exit(f"starter.py: {error}")
     sizes = {path.name: path.stat().st_size for path in sorted(given.target.iterdir())}

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from triarch.errors import LimitExceeded
-from triarch.layers.cache import STEP, Cache, positions_of
+from triarch.layers.cache import STEP, Cache, lengths_of, positions_of
 
 
 def made(tokens, batch=1, seed=0):
@@ -128,16 +128,32 @@ def test_a_cache_that_forgot_cannot_go_back():
     "mask, wanted",
     [
         ([1, 1, 1, 1], [0, 1, 2, 3]),
-        ([0, 0, 1, 1], [0, 1, 0, 1]),
-        ([1, 1, 0, 0], [0, 1, 2, 3]),
+        ([0, 0, 1, 1], [0, 0, 0, 1]),
+        ([1, 1, 0, 0], [0, 1, 0, 0]),
+        ([1, 0, 1, 1], [0, 0, 2, 3]),
         ([1, 1, 2, 2], [0, 1, 0, 1]),
-        ([1, 2, 2, 0], [0, 0, 1, 2]),
+        ([1, 2, 2, 0], [0, 0, 1, 0]),
         ([0, 1, 2, 3], [0, 0, 0, 0]),
     ],
     ids=str,
 )
 def test_positions_count_from_the_first_token_of_each_text(mask, wanted):
     assert positions_of(4, None, torch.tensor([mask]), torch.device("cpu")).tolist() == [wanted]
+
+
+@pytest.mark.parametrize(
+    "mask, wanted",
+    [
+        ([0, 1, 1, 1], [1, 3, 3, 3]),
+        ([1, 1, 1, 2], [3, 3, 3, 1]),
+        ([1, 2, 2, 0], [1, 2, 2, 1]),
+        ([3, 3, 0, 3], [4, 4, 1, 4]),
+    ],
+    ids=str,
+)
+def test_the_length_of_a_text_is_that_of_its_own_tokens(mask, wanted):
+    attention_mask = torch.tensor([mask])
+    assert lengths_of(positions_of(4, None, attention_mask, attention_mask.device), attention_mask).tolist() == [wanted]
 
 
 def test_positions_go_on_after_the_cache():

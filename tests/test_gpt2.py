@@ -9,7 +9,8 @@ import decoders
 import triarch
 from decoders import close, ids, in_one_row, left_padded, stepwise, their_stepwise
 from triarch import checkpoint
-from triarch.errors import InvalidInput, LimitExceeded, NotFound
+from triarch.errors import InvalidInput, LimitExceeded, NotFound, Unsupported
+from triarch.layers.attention import attend
 from triarch.layers.cache import Cache
 from triarch.models import family
 
@@ -61,6 +62,22 @@ def test_attention_in_float32_makes_a_difference_in_half_precision(tmp_path):
     plain, wide = (triarch.load(tmp_path / name, dtype="bfloat16") for name in ("plain", "wide"))
     with torch.no_grad():
         assert not torch.equal(plain(ids(2, 9)).logits, wide(ids(2, 9)).logits)
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.1])
+def test_attention_in_float32_stays_so_while_training_in_half_precision(monkeypatch, dropout):
+    config = family("gpt2").config(TINY | {"reorder_and_upcast_attn": True, "attn_pdrop": dropout})
+    model = family("gpt2").build(config, "GPT2LMHeadModel").train()
+    found = []
+
+    def noted(*args, **options):
+        found.append((args[0] @ args[1].mT).dtype)
+        return attend(*args, **options)
+
+    monkeypatch.setattr("triarch.models.gpt2.attend", noted)
+    with torch.autocast("cpu", torch.bfloat16):
+        model(ids(2, 9))
+    assert found == [torch.float32] * 2
 
 
 # Files as they lie on the hub
@@ -149,6 +166,21 @@ def test_texts_that_share_a_row_may_together_be_longer_than_the_model_reads(mode
         assert ours(*in_one_row(ids(1, 48), ids(1, 40))).logits.shape[1] == 88
 
 
+def test_padding_takes_no_positions(model):
+    ours, _, _ = model
+    padded, mask = torch.nn.functional.pad(ids(1, 40), (0, 20)), (torch.arange(60) < 40).long()[None]
+    with torch.no_grad():
+        close(ours(padded, mask).logits[:, :40], ours(ids(1, 40)).logits)
+
+
+def test_padding_within_a_text_takes_a_place_as_in_the_reference(tmp_path):
+    ours, theirs = both(tmp_path)
+    mask = torch.tensor([[1, 1, 1, 0, 0, 1, 1, 1, 1]])
+    with torch.no_grad():
+        got, wanted = ours(ids(1, 9), mask).logits, theirs(ids(1, 9), attention_mask=mask).logits
+    close(got[mask == 1], wanted[mask == 1])
+
+
 def test_more_tokens_than_there_are_positions_are_refused(model):
     ours, _, _ = model
     with torch.no_grad(), pytest.raises(LimitExceeded, match="49 tokens, but the model has 48 positions"):
@@ -168,6 +200,27 @@ def test_a_classifier_reads_the_last_token_of_a_padded_text():
     padded, mask = torch.nn.functional.pad(ids(1, 9), (0, 4)), (torch.arange(13) < 9).long()[None]
     with torch.no_grad():
         close(model(padded, mask).logits, model(ids(1, 9)).logits)
+
+
+ALSO = {"n_embd": "hidden_size", "n_layer": "num_hidden_layers", "n_head": "num_attention_heads"}
+ALSO |= {"n_positions": "max_position_embeddings"}
+
+
+def test_the_names_that_the_reference_reads_too_are_read():
+    raw = {ALSO.get(key, key): value for key, value in TINY.items()}
+    config = family("gpt2").config(raw)
+    assert config == family("gpt2").config(TINY)
+    assert "num_attention_heads" not in config.to_hf()
+
+
+def test_two_names_of_one_number_that_differ_are_refused():
+    with pytest.raises(InvalidInput, match="n_head=4 and num_attention_heads=8; leave one"):
+        family("gpt2").config(TINY | {"num_attention_heads": 8})
+
+
+def test_a_decoder_that_looks_ahead_is_refused():
+    with pytest.raises(Unsupported, match="is_causal=False is not implemented"):
+        family("gpt2").config(TINY | {"is_causal": False})
 
 
 def test_heads_that_do_not_split_are_refused():

@@ -11,6 +11,7 @@ import decoders
 import triarch
 from decoders import close, ids, in_one_row, left_padded, stepwise, their_stepwise
 from triarch.errors import InvalidInput, LimitExceeded, TriarchError, Unsupported
+from triarch.layers.attention import attend
 from triarch.layers.cache import Cache
 from triarch.models import family
 
@@ -161,6 +162,24 @@ def test_texts_of_a_batch_are_stretched_by_their_own_length(tmp_path):
         close(got[1:, 20:], ours(short).logits)
 
 
+@pytest.mark.parametrize("kind", ["dynamic", "longrope"])
+def test_texts_that_share_a_row_are_stretched_by_their_own_length(tmp_path, kind):
+    name, rest = STRETCHED[kind]
+    ours, _ = both(tmp_path, max_position_embeddings=48, rope_scaling={"rope_type": name} | rest | TRAINED)
+    texts = [ids(1, 12), ids(1, 60 if kind == "dynamic" else 40, seed=2), ids(1, 9, seed=3)]
+    with torch.no_grad():
+        close(ours(*in_one_row(*texts)).logits, torch.cat([ours(text).logits for text in texts], 1))
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_padding_within_a_text_takes_a_place_as_in_the_reference(tmp_path, name):
+    ours, theirs = both(tmp_path, name)
+    mask = torch.tensor([[1, 1, 1, 0, 0, 1, 1, 1, 1]])
+    with torch.no_grad():
+        got, wanted = ours(ids(1, 9), mask).logits, theirs(ids(1, 9), attention_mask=mask).logits
+    close(got[mask == 1], wanted[mask == 1])
+
+
 MOST = {
     "as it stands": ({}, 48),
     "linear": ({"rope_scaling": {"type": "linear", "factor": 2.5}}, 120),
@@ -260,6 +279,11 @@ def test_a_classifier_reads_the_last_token_of_a_padded_text(tmp_path):
         close(model(padded, mask).logits, model(text).logits)
 
 
+def test_a_text_of_one_token_drops_attention_too():
+    q, k, v = (torch.ones(1, heads, 1, 2) for heads in (4, 2, 2))
+    assert attend(q, k, v, None, dropout=1.0).count_nonzero() == 0
+
+
 # Files
 
 
@@ -325,6 +349,8 @@ REFUSED = {
         Unsupported,
         "partial_rotary_factor",
     ),
+    "attention that looks ahead": ({"is_causal": False}, Unsupported, "is_causal=False is not implemented"),
+    "a factor without a type": ({"rope_scaling": {"factor": 2.0}}, InvalidInput, "names no type"),
     "llama3 without its bounds": ({"rope_scaling": {"type": "llama3", "factor": 8.0}}, InvalidInput, "low_freq_factor"),
     "llama3 with bounds that cross": (
         {"rope_scaling": {"type": "llama3"} | LLAMA3 | {"high_freq_factor": 1.0}},

@@ -1,5 +1,7 @@
 """How likely continuations are: against the model's own scores, together and alone, each prompt read once."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -46,6 +48,23 @@ def test_scores_do_not_depend_on_what_fits_at_once(model, monkeypatch):
     whole = flat()
     monkeypatch.setattr("triarch.generation.scoring.ROW_TOKENS", 16)
     assert flat() == [pytest.approx(one, abs=1e-4) for one in whole]
+
+
+def test_a_long_prompt_with_a_short_continuation_fits_beside_a_short_one_with_a_long_one(model):
+    prompts, texts = [[5] * 60, [7] * 3], [[[4, 6]], [[8] * 30]]
+    for prompt, found in zip(prompts, score_ids(model, prompts, texts), strict=True):
+        assert found[0].logprobs == pytest.approx(directly(model, prompt, found[0].ids), abs=1e-4)
+
+
+def test_a_longer_continuation_does_not_stretch_the_positions_of_a_shorter_one():
+    torch.manual_seed(0)
+    config = replace(family("llama").tiny, max_positions=8, rope_scaling={"rope_type": "dynamic", "factor": 4.0})
+    model = family("llama").build(config, "LlamaForCausalLM")
+    for tensor in model.parameters():
+        torch.nn.init.normal_(tensor, std=0.5)
+    (alone,) = score(model, [5, 6, 7], [[9, 10, 11]])
+    together = score(model, [5, 6, 7], [[9, 10, 11], [12] * 20])
+    assert together[0].logprobs == pytest.approx(alone.logprobs, abs=1e-5)
 
 
 def test_a_prompt_is_read_once_for_all_of_its_continuations(model, monkeypatch):

@@ -294,8 +294,8 @@ REFUSED = [
     (CONTRASTIVE | {"guidance_scale": 2.0}, "penalty_alpha compares what one prompt is seen as, guidance reads two"),
     (CONTRASTIVE | {"num_return_sequences": 2}, "gives one text several times"),
     (CONTRASTIVE | {"temperature": 0.5}, "temperature only matters when drawing"),
-    (CONTRASTIVE | {"top_p": 0.5}, "top_p only matter when drawing"),
-    (CONTRASTIVE | {"length_penalty": 2.0}, "length_penalty only matter with num_beams above 1"),
+    (CONTRASTIVE | {"top_p": 0.5}, "top_p only matters when drawing"),
+    (CONTRASTIVE | {"length_penalty": 2.0}, "length_penalty only matters with num_beams above 1"),
     ({"penalty_alpha": 0.6}, "penalty_alpha needs top_k of at least 2"),
     ({"penalty_alpha": 0.0, "top_k": 4}, "penalty_alpha is 0, wanted more than 0"),
     *[

@@ -139,6 +139,20 @@ def test_a_schema_may_come_as_text_and_true_means_any_object(model):
     assert kinds[1].startswith("{")
 
 
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        {"title": "A", "description": "b", "$comment": "c", "examples": [{"minLenght": 1}], "x-note": 3},
+        {"default": {"any": 1}, "const": {"minLenght": [1]}},
+        {"$ref": "#/$defs/minLenght", "$defs": {"minLenght": {"enum": [{"divisibleBy": 3}]}}},
+        {"properties": {"divisibleBy": True}, "additionalProperties": False, "type": "object"},
+    ],
+    ids=["notes", "values", "names", "properties"],
+)
+def test_what_says_nothing_of_a_value_stands_in_no_ones_way(model, wanted):
+    assert generate(model, PROMPT, json_schema=wanted, max_new_tokens=9).ids
+
+
 def test_the_end_comes_as_soon_as_the_form_is_complete_without_an_end_token(endless):
     found = generate(
         endless, PROMPT, json_schema={"type": "array", "items": {"enum": [1, 2]}, "minItems": 2, "maxItems": 2}
@@ -276,12 +290,30 @@ REFUSED = {
         {"json_schema": {"uniqueItems": True, "x-guidance": {"lenient": True}}},
         "uniqueItems",
     ),
+    "options of the reader": ({"json_schema": {"type": "null", "x-guidance": {"key_separator": "?"}}}, "x-guidance"),
+    "a mistyped word": ({"json_schema": {"type": "string", "minLenght": 3}}, "minLenght .did you mean minLength"),
+    "a mistyped word within": (
+        {"json_schema": {"properties": {"a": {"anyOf": [{"items": {"minLenght": 3}}]}}}},
+        "minLenght .*would not be followed",
+    ),
+    "a word of an old draft": ({"json_schema": {"type": "integer", "divisibleBy": 3}}, "divisibleBy"),
+    "an envelope": ({"json_schema": {"name": "cat", "schema": {"type": "null"}}}, "name.*would not be followed"),
+    "required of a part": ({"json_schema": {"properties": {"a": {"required": True}}}}, "required=True, wanted a list"),
+    "format of a number": ({"json_schema": {"type": "integer", "format": "int32"}}, "a format of integer"),
+    "a value that is rounded": ({"json_schema": {"enum": [1, {"a": [2**53 + 1]}]}}, r"enum=.*wanted at most 2\^53"),
+    "numbers that are rounded": ({"json_schema": {"type": "integer", "minimum": 10**30}}, r"wanted at most 2\^53"),
     "unknown type": ({"json_schema": {"type": "foo"}}, "Invalid type: foo"),
     "$ref loop": ({"json_schema": LOOP}, "requires itself within itself"),
     "$ref to itself": ({"json_schema": {"$ref": "#"}}, "requires itself within itself"),
     "$ref inward": ({"json_schema": INWARD}, "requires itself within itself"),
-    "$ref to a URL": ({"json_schema": {"$ref": "http://example.com/x.json"}}, "does not fetch"),
-    "$ref to a file": ({"json_schema": {"$ref": "file:///etc/passwd"}}, "does not fetch"),
+    "$ref to a URL": ({"json_schema": {"$ref": "http://example.com/x.json"}}, "wanted a place in the schema itself"),
+    "$ref to a file": ({"json_schema": {"$ref": "file:///etc/passwd"}}, "wanted a place in the schema itself"),
+    "$ref to an anchor": ({"json_schema": {"$ref": "#foo"}}, "wanted a place in the schema itself"),
+    "$ref by the name of the schema": (
+        {"json_schema": INWARD | {"$id": "http://e.com/s", "properties": {"a": {"$ref": "s"}}}},
+        "wanted a place in the schema itself",
+    ),
+    "another beginning further in": ({"json_schema": {"$defs": {"a": {"$id": "http://e.com/s"}}}}, r"\$id"),
     "$ref nowhere": ({"json_schema": {"$ref": "#/$defs/none"}}, "json_schema cannot be used"),
     "$ref chain": ({"json_schema": CHAIN}, r"json_schema has .* over"),
     "depth 500": ({"json_schema": nested(500)}, "nested over 64 deep"),
@@ -296,7 +328,7 @@ REFUSED = {
     ),
     "huge numbers": (
         {"json_schema": {"type": "number", "minimum": -1.2345e300, "maximum": 1e-300}},
-        "Failed to generate",
+        r"wanted at most 2\^53",
     ),
     "multiples": ({"json_schema": {"type": "integer", "multipleOf": 999999937}}, "fuel exhausted"),
     "half a surrogate": ({"regex": "\ud800"}, "lone surrogate"),

@@ -10,13 +10,19 @@ from triarch.errors import InvalidInput, Unsupported, show, some
 
 
 def hf(
-    name: str, default: Any, *, least: int = 1, most: int = limits.HIDDEN_SIZE, choices: tuple[str, ...] = ()
+    name: str,
+    default: Any,
+    *,
+    least: int = 1,
+    most: int = limits.HIDDEN_SIZE,
+    choices: tuple[str, ...] = (),
+    also: str = "",
 ) -> Any:
-    """Declare a field that config.json calls `name`.
+    """Declare a field that config.json calls `name`; the reference reads it under the name `also`, too.
 
     Whole numbers lie in `least`..`most`, others in 0..`most`, strings among `choices`.
     """
-    return field(default=default, metadata={"hf": name, "least": least, "most": most, "choices": choices})
+    return field(default=default, metadata={"hf": name, "least": least, "most": most, "choices": choices, "also": also})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +37,11 @@ class Config:
     def from_hf(cls, raw: dict[str, Any]) -> Self:
         """Read config.json. Raises InvalidInput for a value out of bounds, Unsupported for unknown mathematics."""
         ours = {f.metadata["hf"]: f.name for f in fields(cls) if f.metadata}
+        for name, also in ((f.metadata["hf"], f.metadata["also"]) for f in fields(cls) if f.metadata):
+            if also in raw:
+                if raw.get(name, raw[also]) != raw[also]:
+                    raise InvalidInput(f"config has {name}={show(raw[name])} and {also}={show(raw[also])}; leave one")
+                raw = {key: value for key, value in raw.items() if key != also} | {name: raw[also]}
         known = {ours[key]: value for key, value in raw.items() if key in ours}
         return cls(**known, extra={key: value for key, value in raw.items() if key not in ours})
 

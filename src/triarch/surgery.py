@@ -38,9 +38,9 @@ def add_source_encoder(
     Raises Unsupported for a checkpoint of another family, InvalidInput for sizes that do not fit together, and what
     `load` and `load_tokenizer` raise.
     """
+    if (found := checkpoint.opened(bart).kind.model_type) != "bart":
+        raise Unsupported(f"{show(bart)} is of the family {found}, wanted bart; choose another")
     base = checkpoint.load(bart, head=WRITES, device="cpu")
-    if base.family.model_type != "bart":
-        raise Unsupported(f"{show(bart)} is of the family {base.family.model_type}, wanted bart; choose another")
     if base.processor is None:
         raise Unsupported(f"{show(bart)} has no tokenizer; put its vocabulary beside the weights")
     processor = checkpoint.load_tokenizer(tokenizer, family_name="bart")

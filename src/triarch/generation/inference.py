@@ -105,10 +105,13 @@ class Decoder:
             row[len(row) - (size - 1) :].tolist() if size > 1 else [] for row, size in zip(table, sizes, strict=True)
         ]
 
-    def feed(self, tokens: Tensor) -> Tensor:
+    def feed(self, tokens: Tensor, real: Tensor | None = None) -> Tensor:
+        """As `Steps` has it; `real` (N, T) is 0 where a row has fewer tokens than others."""
+        if real is not None and self.mask is None:
+            self.mask = torch.ones_like(self.tokens)
         self.tokens = torch.cat([self.tokens, tokens], 1)
         if self.mask is not None:
-            self.mask = torch.cat([self.mask, torch.ones_like(tokens)], 1)
+            self.mask = torch.cat([self.mask, torch.ones_like(tokens) if real is None else real], 1)
         x = self._features(self.tokens if self.cache is None else tokens)
         self.last = x[:, -tokens.shape[1] :]
         return self._words(self.last)

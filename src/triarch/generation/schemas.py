@@ -1,4 +1,7 @@
-"""JSON schemas from outside: how large they may be, and whether a text that meets one can ever end."""
+"""JSON schemas from outside: how large they may be, what they may say, and whether a text that meets one can ever end.
+
+A word of a schema that llguidance does not know asks for something that it would not follow, without saying so.
+"""
 
 from __future__ import annotations
 
@@ -10,12 +13,24 @@ from urllib.parse import unquote
 from triarch import limits
 from triarch.errors import InvalidInput, LimitExceeded, show
 from triarch.inputs.text import check_text
+from triarch.suggest import did_you_mean
+
+# Words of a schema that are followed
+TABLES = {"properties", "patternProperties", "$defs", "definitions"}  # of names and their schemas
+NESTED = {"items", "prefixItems", "additionalItems", "additionalProperties", "anyOf", "oneOf", "allOf"}
+NUMBERS = {"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"}
+COUNTS = {"minLength", "maxLength", "minItems", "maxItems", "minProperties", "maxProperties"}
+FOLLOWED = TABLES | NESTED | NUMBERS | COUNTS | {"type", "enum", "const", "required", "pattern", "format", "$ref"}
+SILENT = {"$schema", "$comment", "title", "description", "default", "example", "examples", "deprecated"}
+SILENT |= {"readOnly", "writeOnly", "nullable", "discriminator", "externalDocs", "xml"}  # some of OpenAPI's
+EXACT = 1 << 53  # up to here llguidance counts to the number
 
 
 def read(given: Any) -> str:
     """A schema, the text of one, or True for any object -> its text.
 
-    Raises InvalidInput for what is no schema, or refers to itself without end; LimitExceeded for one that is too large.
+    Raises InvalidInput for what is no schema, says what would not be followed, or refers to itself without end;
+    LimitExceeded for one that is too large.
     """
     if isinstance(given, bool):
         if not given:
@@ -34,6 +49,7 @@ def read(given: Any) -> str:
         raise InvalidInput(f"json_schema is not JSON: {show(error)}; change it") from None
     if not isinstance(schema, dict):
         raise InvalidInput(f"json_schema is {show(text, 40)}, wanted an object, or True for any object")
+    _check_words({word: value for word, value in schema.items() if word != "$id"})  # further in it moves what # means
     if not _ends(schema):
         raise InvalidInput("json_schema requires itself within itself, so that no text meets it; make a part optional")
     return text
@@ -49,6 +65,39 @@ def check_size(what: str, text: str, *, nested: bool = True) -> None:
         depth = depth + 1 if bracket in "([{" else max(depth - 1, 0)
         if depth > limits.FORM_DEPTH:
             raise LimitExceeded(f"{what} is nested over {limits.FORM_DEPTH} deep; make it flatter")
+
+
+def _check_words(schema: Any) -> None:
+    """Raises InvalidInput for a word that would not be followed, in the schema or in those within it."""
+    if not isinstance(schema, dict):
+        return
+    types = schema.get("type", "string")
+    if "format" in schema and "string" not in (types if isinstance(types, list) else [types]):
+        raise InvalidInput(f"json_schema has a format of {show(types)}, only those of strings are followed; bound it")
+    if not isinstance(schema.get("required", []), list):
+        raise InvalidInput(f"json_schema has required={show(schema['required'])}, wanted a list of names")
+    ref = schema.get("$ref", "#")
+    if not isinstance(ref, str) or not (ref == "#" or ref.startswith("#/")):  # by another name it could go in circles
+        raise InvalidInput(f"json_schema has $ref={show(ref)}, wanted a place in the schema itself, such as #/$defs/a")
+    for word, value in schema.items():
+        if word == "x-guidance" or not (word in FOLLOWED | SILENT or word.startswith("x-")):
+            hint = did_you_mean(word, FOLLOWED)
+            raise InvalidInput(f"json_schema has {show(word)}{hint}, which would not be followed; leave it out")
+        if word in NUMBERS | {"const", "enum"} and _largest(value) > EXACT:
+            raise InvalidInput(f"json_schema has {word}={show(value)}, wanted at most 2^53, up to where it is exact")
+        if word in TABLES and isinstance(value, dict):
+            value = list(value.values())
+        elif word not in NESTED:
+            continue
+        for part in value if isinstance(value, list) else [value]:
+            _check_words(part)
+
+
+def _largest(value: Any) -> float:
+    """Of the numbers in a value, without their signs."""
+    if isinstance(value, dict | list):
+        return max(map(_largest, value.values() if isinstance(value, dict) else value), default=0)
+    return abs(value) if isinstance(value, int | float) else 0
 
 
 def _ends(schema: dict[str, Any]) -> bool:
@@ -72,9 +121,7 @@ def _references(part: Any) -> set[str]:
 
 
 def _target(schema: Any, ref: str) -> dict[str, Any] | None:
-    """What a reference within the schema leads to, by RFC 6901; None if it leads nowhere, or outside."""
-    if not ref.startswith("#"):
-        return None
+    """What a reference within the schema leads to, by RFC 6901; None if it leads nowhere."""
     for step in ref[1:].split("/")[1:]:
         name = unquote(step).replace("~1", "/").replace("~0", "~")
         if isinstance(schema, list) and name.isdecimal() and int(name) < len(schema):

@@ -102,8 +102,10 @@ def _logprobs(decoder: Decoder, first: Tensor, rows: Tensor, ids: list[list[int]
     width = max(map(len, ids))
     tokens = torch.tensor([[*one, *[0] * (width - len(one))] for one in ids], device=first.device)  # (C, T)
     logs = first[rows].gather(1, tokens[:, :1])  # (C, 1)
-    if width > 1:  # what stands right of a shorter one is seen by none of its tokens
-        logits = decoder.branch(rows).feed(tokens[:, :-1])  # (C, T - 1, V)
+    if width > 1:
+        # What stands right of a shorter one is padding, or it would take positions
+        real = torch.tensor([[1] * len(one) + [0] * (width - len(one)) for one in ids], device=first.device)
+        logits = decoder.branch(rows).feed(tokens[:, :-1], real[:, :-1])  # (C, T - 1, V)
         check_finite(logits)
         later = logits.float().log_softmax(-1).gather(2, tokens[:, 1:, None]).squeeze(2)
         logs = torch.cat([logs, later], 1)

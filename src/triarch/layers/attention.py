@@ -45,7 +45,7 @@ def attend(
     Ainslie et al. 2023, https://arxiv.org/abs/2305.13245
     """
     H, K, T = q.shape[1], k.shape[1], q.shape[2]
-    if H != K and T == 1:  # the heads that share keys look as if they were tokens: nothing is copied
+    if H != K and T == 1 and not dropout:  # the heads that share keys look as if they were tokens: nothing is copied
         shared = q.view(q.shape[0], K, H // K, q.shape[3])
         return F.scaled_dot_product_attention(shared, k, v, attn_mask=mask, scale=scale).view_as(q)
     if H != K:

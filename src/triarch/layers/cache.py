@@ -116,14 +116,25 @@ def positions_of(tokens: int, cache: Cache | None, attention_mask: Tensor | None
     """Where each of the new tokens stands in its own text, from 0: (T,), or (B, T) with a mask.
 
     Positions are counted from the first token of a text: padding before it, and other texts in the same row, do not
-    count. The mask is (B, S), of all tokens that the cache has seen and of the new ones.
+    count. Padding itself stands at 0, so that no amount of it is too much; within a text it takes a place. The mask is
+    (B, S), of all tokens that the cache has seen and of the new ones.
     """
     past = 0 if cache is None else cache.length
     index = torch.arange(past + tokens, device=device)
     if attention_mask is None:
         return index[past:]
-    begins = torch.ones_like(attention_mask, dtype=torch.bool)  # where a text, or padding, begins
-    begins[:, 1:] = attention_mask[:, 1:] != attention_mask[:, :-1]
-    padded_end = (attention_mask == 0) & (index > 0)
-    starts = torch.where(begins & ~padded_end, index, 0).cummax(1).values
-    return (index - starts)[:, past:]
+    real = attention_mask != 0
+    text = attention_mask.gather(
+        1, torch.where(real, index, 0).cummax(1).values
+    )  # padding goes on with what it follows
+    begins = torch.ones_like(real)
+    begins[:, 1:] = text[:, 1:] != text[:, :-1]
+    starts = torch.where(begins, index, 0).cummax(1).values
+    return ((index - starts) * real)[:, past:]
+
+
+def lengths_of(places: Tensor, attention_mask: Tensor) -> Tensor:
+    """How long the text of each of the new tokens is so far, (B, T), from what `positions_of` gives."""
+    starts = torch.arange(attention_mask.shape[1], device=places.device)[-places.shape[1] :] - places
+    ends = torch.zeros_like(attention_mask, dtype=places.dtype).scatter_reduce(1, starts, places + 1, "amax")
+    return ends.gather(1, starts)

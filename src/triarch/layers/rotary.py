@@ -8,7 +8,6 @@ Shapes: B sequences, T tokens, H heads, E size of a head.
 """
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -25,15 +24,14 @@ class Rotary:
     size: int  # E
     theta: float
 
-    def __call__(self, places: Tensor, lengths: Sequence[int], dtype: torch.dtype) -> Rotation:
-        """Positions (T,) or (B, T), and how long each text is so far -> the rotation, once for all layers."""
-        kinds = [self.kind(length) for length in lengths]
-        frequencies = [_frequencies(self, kind, places.device) for kind in dict.fromkeys(kinds)]
-        if len(frequencies) == 1:
-            angles = places[..., None].float() * frequencies[0]  # (T, E/2) or (B, T, E/2)
+    def __call__(self, places: Tensor, lengths: Tensor | int, dtype: torch.dtype) -> Rotation:
+        """Positions (T,) or (B, T), and how long the text of each is so far -> the rotation, once for all layers."""
+        if isinstance(lengths, int):
+            frequencies = _frequencies(self, self.kind(lengths), places.device)
         else:
-            rows = torch.stack([_frequencies(self, kind, places.device) for kind in kinds])
-            angles = places[..., None].float() * rows[:, None]
+            found, which = lengths.unique(return_inverse=True)
+            frequencies = torch.stack([_frequencies(self, self.kind(n), places.device) for n in found.tolist()])[which]
+        angles = places[..., None].float() * frequencies  # (T, E/2) or (B, T, E/2)
         cos, sin = angles.cos() * self.magnitude, angles.sin() * self.magnitude
         cos, sin = torch.cat([cos, cos], -1).to(dtype), torch.cat([-sin, sin], -1).to(dtype)
         return (cos[:, None], sin[:, None]) if places.ndim == 2 else (cos, sin)  # (B, 1, T, E) or (T, E)

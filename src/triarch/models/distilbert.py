@@ -38,9 +38,9 @@ NORM_EPS = 1e-12  # not in the config
 @dataclass(frozen=True, kw_only=True)
 class Config(config.Config):
     vocab_size: int = hf("vocab_size", 30522, most=limits.VOCABULARY)
-    hidden_size: int = hf("dim", 768)
-    num_layers: int = hf("n_layers", 6, most=limits.LAYERS)
-    num_heads: int = hf("n_heads", 12)
+    hidden_size: int = hf("dim", 768, also="hidden_size")
+    num_layers: int = hf("n_layers", 6, most=limits.LAYERS, also="num_hidden_layers")
+    num_heads: int = hf("n_heads", 12, also="num_attention_heads")
     intermediate_size: int = hf("hidden_dim", 3072, most=limits.VOCABULARY)
     max_positions: int = hf("max_position_embeddings", 512, most=limits.POSITIONS)
     sinusoidal: bool = hf("sinusoidal_pos_embds", False)  # how positions start; either way the file holds them

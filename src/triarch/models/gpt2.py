@@ -6,8 +6,10 @@ Shapes: B sequences, T tokens, S tokens with those before them, D hidden size, H
 """
 
 import math
+from contextlib import nullcontext
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 
 from triarch import config, limits
@@ -34,11 +36,11 @@ from triarch.weights import Layout, Stored
 @dataclass(frozen=True, kw_only=True)
 class Config(config.Config):
     vocab_size: int = hf("vocab_size", 50257, most=limits.VOCABULARY)
-    hidden_size: int = hf("n_embd", 768)
-    num_layers: int = hf("n_layer", 12, most=limits.LAYERS)
-    num_heads: int = hf("n_head", 12)
+    hidden_size: int = hf("n_embd", 768, also="hidden_size")
+    num_layers: int = hf("n_layer", 12, most=limits.LAYERS, also="num_hidden_layers")
+    num_heads: int = hf("n_head", 12, also="num_attention_heads")
     inner_size: int | None = hf("n_inner", None, most=limits.VOCABULARY)  # None: four times hidden_size
-    max_positions: int = hf("n_positions", 1024, most=limits.POSITIONS)
+    max_positions: int = hf("n_positions", 1024, most=limits.POSITIONS, also="max_position_embeddings")
     activation: str = hf("activation_function", "gelu_new", choices=tuple(ACTIVATIONS))
     embedding_dropout: float = hf("embd_pdrop", 0.1, most=1)
     dropout: float = hf("resid_pdrop", 0.1, most=1)
@@ -55,7 +57,7 @@ class Config(config.Config):
         super().__post_init__()
         if self.hidden_size % self.num_heads:
             raise InvalidInput(f"n_embd {self.hidden_size} does not split into {self.num_heads} attention heads")
-        self.only(add_cross_attention=False)
+        self.only(add_cross_attention=False, is_causal=True)
 
     @property
     def intermediate_size(self) -> int:
@@ -87,7 +89,8 @@ class Attention(nn.Module):
             k, v = past.extend(k, v)
         if self.upcast:
             q, k, v = q.float(), k.float(), v.float()
-        y = attend(q, k, v, mask, scale=self.scale, dropout=self.dropout if self.training else 0.0)
+        with torch.autocast(x.device.type, enabled=False) if self.upcast else nullcontext():
+            y = attend(q, k, v, mask, scale=self.scale, dropout=self.dropout if self.training else 0.0)
         return self.out(y.to(x.dtype).transpose(1, 2).flatten(2))  # (B, T, D)
 
 

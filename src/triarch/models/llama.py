@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from triarch import config, limits
 from triarch.config import hf
-from triarch.errors import InvalidInput, Unsupported, show
+from triarch.errors import InvalidInput, Unsupported, show, some
 from triarch.family import (
     Alias,
     Features,
@@ -33,7 +33,7 @@ from triarch.family import (
 )
 from triarch.layers import rotary
 from triarch.layers.attention import attend, causal_mask
-from triarch.layers.cache import Cache, KeyValues, positions_of
+from triarch.layers.cache import Cache, KeyValues, lengths_of, positions_of
 from triarch.layers.dropout import Dropout
 from triarch.layers.embeddings import check_length, last_token, look_up
 from triarch.layers.feed_forward import ACTIVATIONS, GatedFeedForward
@@ -93,7 +93,7 @@ class Config(config.Config):
             )
         if self.head_size % 2:
             raise InvalidInput(f"heads of size {self.head_size} cannot be rotated; wanted an even head_dim")
-        self.only(partial_rotary_factor=1.0)
+        self.only(partial_rotary_factor=1.0, is_causal=True)
         _ = self.rotary  # checked now, not at the first forward pass
 
     @property
@@ -189,6 +189,8 @@ def _type_of(scaling: dict[str, Any]) -> Any:
     new, old = scaling.get("rope_type"), scaling.get("type")  # the second is the older name; files may hold both
     if new is not None and old is not None and new != old:
         raise InvalidInput(f"config rope_scaling has the types {show(new)} and {show(old)}; leave one of them")
+    if not (new or old) and scaling:
+        raise InvalidInput(f"config rope_scaling names no type beside {some(list(scaling))}; add rope_type")
     return new or old or "default"
 
 
@@ -326,11 +328,10 @@ class Model(Network):
         """
         T, device = input_ids.shape[1], input_ids.device
         places = positions_of(T, cache, attention_mask, device)
-        if attention_mask is None:
-            lengths = [T if cache is None else cache.length + T]
-        else:
-            lengths = ((places + 1) * (attention_mask[:, -T:] != 0)).amax(1).tolist()
-        check_length(max(lengths), self.config.max_tokens)
+        lengths: Tensor | int = T if cache is None else cache.length + T
+        if attention_mask is not None:
+            lengths = lengths_of(places, attention_mask)
+        check_length(int(lengths.max()) if isinstance(lengths, Tensor) else lengths, self.config.max_tokens)
         # Layers with the same window have forgotten the same tokens
         seen = {w: T + (0 if cache is None else cache[layer].held) for layer, w in enumerate(self.windows)}
         masks = {w: causal_mask(attention_mask, T, count, w, device=device) for w, count in seen.items()}

@@ -137,7 +137,8 @@ class Translation(Writing):
         for asked, said in zip((source, target), own, strict=True):
             if asked and isinstance(said, str) and len(asked) == len(said) and asked != said:
                 raise InvalidInput(
-                    f"no pair {show(_pair(source, target))!r}; the checkpoint has {show(_pair(*own))}; leave src_lang "
+                    f"no pair {show(_pair(source or own[0], target or own[1]))!r}; the checkpoint has "
+                    f"{show(_pair(*own))}; leave src_lang "
                     "and tgt_lang out, or choose another checkpoint"
                 )
 
