@@ -353,3 +353,38 @@ def test_texts_and_pairs_have_the_ids_and_offsets_of_the_reference(tmp_path):
         found, wanted = ours.encode(*texts), theirs(*texts, return_offsets_mapping=True)
         assert (found.ids, found.offsets) == (wanted["input_ids"], wanted["offset_mapping"]), texts
         assert ours.decode(found.ids) == theirs.decode(found.ids), texts
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_a_mask_without_a_row_is_no_token(tmp_path, whole):
+    """As in bart-large-cnn and its like: 50,264 rows, and a vocabulary with <mask> as its token 50,264."""
+    tiny.write_files(tmp_path / "bart", **tiny.MODELS["bart"])
+    path = tmp_path / "bart" / "vocab.json"
+    tokens = [token for token in json.loads(path.read_text("utf-8")) if token != "<mask>"]
+    path.write_text(json.dumps({token: id_ for id_, token in enumerate([*tokens, "<mask>"])}), "utf-8")
+    theirs, folder = transformers.BartTokenizer.from_pretrained(tmp_path / "bart"), tmp_path / "bart"
+    if whole:
+        folder = tmp_path / "whole"
+        theirs.save_pretrained(folder)
+
+    def loaded(folder):
+        return load_text(Folder(folder), family("bart").text, vocab_size=len(tokens), max_tokens=64)
+
+    ours = loaded(folder)
+    ours.save(tmp_path / "saved")
+    for found in (ours, loaded(tmp_path / "saved")):
+        for text in PROBES.values():
+            if "<mask>" not in text:
+                assert found.encode(text).ids == theirs(text)["input_ids"], text
+        encoding = found.encode("a <mask> b")
+        assert max(encoding.ids) < len(tokens)
+        assert found.decode(encoding.ids, skip_special_tokens=True) == "a <mask> b"
+        assert found.token("mask_token") is None
+    again = transformers.BartTokenizer.from_pretrained(tmp_path / "saved")
+    assert again("Ada lived in London.").input_ids == theirs("Ada lived in London.").input_ids
+
+
+def test_any_other_token_without_a_row_is_refused(tmp_path):
+    tiny.write_files(tmp_path, **tiny.MODELS["bart"])
+    with pytest.raises(InvalidInput, match="has the id 419, but the embedding has 419 rows"):
+        load_text(Folder(tmp_path), family("bart").text, vocab_size=419, max_tokens=64)

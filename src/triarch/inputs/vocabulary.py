@@ -86,14 +86,17 @@ def load(folder: Folder, text_format: TextFormat, rows: int, *, target: bool = F
             )
         if tokenizer is None:
             return None
-        _check_ids(base := tokenizer.get_vocab(), rows, where)
+        mask = _own_mask(names, text_format)
+        _check_ids(base := tokenizer.get_vocab(), rows, where, rowless=mask)
         if not whole:
             _add_listed(tokenizer, config, {*names.values(), *(token.content for token in extra)}, folder, pair)
         languages = {code: code for code in text_format.languages if code in base} if side is None else side.codes
         extra += [AddedToken(code, special=True) for code in text_format.languages if code in base]
         specials = _add_specials(tokenizer, stated, names, extra, folder)
         if tokenizer.get_vocab_size() > len(base):
-            _check_ids(tokenizer.get_vocab(), rows, where)
+            _check_ids(tokenizer.get_vocab(), rows, where, rowless=mask)
+        if mask is not None and (tokenizer.token_to_id(mask) or 0) >= rows:
+            tokenizer = _without(specials.pop("mask_token"), tokenizer)
         around: Around = partial(_framing, tokenizer, text_format, names, languages, folder)
         if by_settings:
             tokenizer.post_processor = _put_around(tokenizer, *_template(config, names, folder), folder)
@@ -129,6 +132,25 @@ def _whole(folder: Folder, config: dict[str, Any]) -> Tokenizer:
     return tokenizer
 
 
+def _own_mask(names: dict[str, str], text_format: TextFormat) -> str | None:
+    """The family's usual mask. BART's checkpoints for summaries have it in their vocabulary, and no row for it."""
+    mask = names.get("mask_token")
+    return mask if mask == text_format.specials.get("mask_token") else None
+
+
+def _without(token: str, tokenizer: Tokenizer) -> Tokenizer:
+    """In text it is now what its characters are."""
+    made = json.loads(tokenizer.to_str())
+    made["added_tokens"] = [added for added in made["added_tokens"] if added["content"] != token]
+    words = made["model"]["vocab"]
+    made["model"]["vocab"] = (
+        {word: id_ for word, id_ in words.items() if word != token}
+        if isinstance(words, dict)
+        else [scored for scored in words if scored[0] != token]
+    )
+    return Tokenizer.from_str(json.dumps(made))
+
+
 def _growth(step: dict[str, Any]) -> int:
     """How many times longer the replacements of a step make text. Out of memory, the Rust library ends the process."""
     steps = step.get("normalizers") or step.get("decoders") or []
@@ -142,7 +164,7 @@ def _bare(
     if folder.has("vocab.txt"):
         return _wordpiece(folder, config, text_format.lowercase, names, rows)
     if folder.has("vocab.json") and folder.has("merges.txt"):
-        return _byte_level(folder, config, text_format.split, rows)
+        return _byte_level(folder, config, names, text_format, rows)
     for name in SENTENCEPIECE_FILES:
         if folder.has(name):
             model = sentencepiece.read(folder.read(name, limits.SENTENCEPIECE_BYTES), str(folder.path / name), rows)
@@ -196,10 +218,13 @@ def _wordpiece(folder: Folder, config: dict[str, Any], lowercase: bool, names: d
     return tokenizer
 
 
-def _byte_level(folder: Folder, config: dict[str, Any], split: str, rows: int) -> Tokenizer:
+def _byte_level(
+    folder: Folder, config: dict[str, Any], names: dict[str, str], text_format: TextFormat, rows: int
+) -> Tokenizer:
     where = str(folder.path / "merges.txt")
     vocabulary = folder.json("vocab.json", limits.TOKENIZER_BYTES)
-    _check_ids(vocabulary, rows, str(folder.path / "vocab.json"))  # the model below would take a string for a path
+    # The model below would take a string for a path
+    _check_ids(vocabulary, rows, str(folder.path / "vocab.json"), rowless=_own_mask(names, text_format))
     data = folder.read("merges.txt", limits.TOKENIZER_BYTES)
     if data.count(b"\n") > limits.MERGES:
         raise LimitExceeded(f"{where} has over {limits.MERGES:,} lines; no such file has")
@@ -209,8 +234,8 @@ def _byte_level(folder: Folder, config: dict[str, Any], split: str, rows: int) -
     merges = [(left, right) for left, _, right in (line.partition(" ") for line in lines)]
     tokenizer = Tokenizer(models.BPE(vocabulary, merges, continuing_subword_prefix="", end_of_word_suffix=""))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    if split:
-        cut = pre_tokenizers.Split(Regex(split), "isolated")
+    if text_format.split:
+        cut = pre_tokenizers.Split(Regex(text_format.split), "isolated")
         prefix = _flag(config, "add_prefix_space", False, folder)
         bytes_ = pre_tokenizers.ByteLevel(add_prefix_space=prefix, use_regex=False)
         tokenizer.normalizer = normalizers.NFC()
@@ -360,11 +385,16 @@ def _put_around(tokenizer: Tokenizer, single: list[str], pair: list[str], folder
     )
 
 
-def _check_ids(ids: Any, rows: int, where: str) -> None:
-    """Raise CorruptFile unless `ids` maps tokens to numbers, InvalidInput unless each has a row of its own."""
+def _check_ids(ids: Any, rows: int, where: str, *, rowless: str | None = None) -> None:
+    """Raise CorruptFile unless `ids` maps tokens to numbers, InvalidInput unless each has a row of its own.
+
+    `rowless`: a token that may be without one where it comes last.
+    """
     if not isinstance(ids, dict) or set(map(type, ids.values())) != {int}:
         raise CorruptFile(f"{where} does not give every token a number; download it again")
-    for id_ in (min(ids.values()), max(ids.values())):
+    least, most = min(ids.values()), max(ids.values())
+    most = rows - 1 if most == rows == ids.get(rowless) else most
+    for id_ in (least, most):
         if not 0 <= id_ < rows:
             token = next(token for token, found in ids.items() if found == id_)
             raise InvalidInput(
