@@ -7,8 +7,8 @@
 nanoGPT itself is no package to install, so the peer here was written anew from what it publishes: GPT-2's layers
 without biases, tied embeddings, fused queries, keys and values, torch's attention; windows drawn at random; AdamW with
 betas 0.9 and 0.99 and a weight decay of 0.1 on matrices, gradients clipped at 1.0, a rate that rises to 1e-3 over 100
-steps and falls along half a wave to 1e-4 at step 2,000; float32, not compiled. Ours is recipes/shakespeare.toml: the same
-layers, windows and batches, and half as many steps, of Muon.
+steps and falls along half a wave to 1e-4 at step 2,000; float32, not compiled. Ours is recipes/shakespeare.toml: the
+same sizes of layers, windows and batches, and half as many steps, of Muon.
 
 Each runs in a process of its own with the same threads, in turns. Seconds are those of the steps alone, without
 measurements. Those of the processor, which tell more on a machine that is not quiet, are of the whole training, with
