@@ -170,8 +170,11 @@ def test_labels_are_read_off_the_last_end_token(tmp_path):
     texts = torch.tensor([[0, 9, 8, 2, 2, 7, 2], [0, 5, 2, 2, 6, 2, 1]])
     mask = (texts != 1).long()
     close(ours(texts, mask).logits, theirs(texts, mask).logits)
-    with pytest.raises(InvalidInput, match=r"rows have \[1, 2\] end tokens \(id 2\), wanted one and the same number"):
-        ours(torch.tensor([[0, 9, 2], [0, 2, 2]]))
+    uneven = torch.tensor([[0, 9, 2, 1], [0, 2, 7, 2]])
+    alone = torch.cat([theirs(uneven[:1, :3]).logits, theirs(uneven[1:]).logits])  # which it makes no batch of
+    close(ours(uneven, (uneven != 1).long()).logits, alone)
+    with pytest.raises(InvalidInput, match=r"row 1 has no end token \(id 2\), which is read off"):
+        ours(torch.tensor([[0, 9, 2], [0, 9, 9]]))
 
 
 def test_three_labels_are_meant_where_the_file_names_none(tmp_path):

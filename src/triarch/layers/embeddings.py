@@ -52,14 +52,12 @@ def last_token(x: Tensor, attention_mask: Tensor | None) -> Tensor:
 def last_end(x: Tensor, ids: Tensor, end: int) -> Tensor:
     """What stands where the last end token of each row does, (B, T, D) -> (B, D).
 
-    Raises InvalidInput where rows have unequal numbers of them, of which the reference can make no batch either.
+    Rows may have unequal numbers of them, as texts that spell one do; of such the reference makes no batch, and gives
+    for each alone what it gets here. Raises InvalidInput for a row that has none.
     """
     ends = ids == end
-    counts = ends.sum(1)
-    if not bool((counts == counts[0]).all()) or not counts[0]:
-        raise InvalidInput(
-            f"rows have {counts.tolist()} end tokens (id {end}), wanted one and the same number; encode texts with "
-            "special tokens, and without any in the text"
-        )
+    if bool((absent := ~ends.any(1)).any()):
+        row = int(absent.nonzero()[0])
+        raise InvalidInput(f"row {row} has no end token (id {end}), which is read off; encode with special tokens")
     last = torch.where(ends, torch.arange(ids.shape[1], device=ids.device), 0).amax(1)
     return x[torch.arange(len(x), device=x.device), last]
