@@ -413,6 +413,14 @@ def test_a_first_token_that_is_forced_is_no_part_of_the_form(tmp_path):
     assert written.text in ("Paris", "in London")
 
 
+def test_pieces_spell_a_form_where_nothing_stands_before_it_and_nowhere_else(tmp_path):
+    """Behind other text the space that a first piece brings is one, whatever was asked before."""
+    made = triarch.load(exercises.write(tmp_path, "t5"))
+    generate(made, "Paris", choice=["Paris"], max_new_tokens=10)
+    with pytest.raises(Unsupported, match="whose tokens do not spell out bytes"):
+        generate(made, "Paris", choice=["Paris"], max_new_tokens=10, decoder_input_ids=[5])
+
+
 SCHEMA = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"], "additionalProperties": False}
 
 

@@ -21,7 +21,7 @@ from triarch.generation.guidance import Guided
 from triarch.generation.inference import Decoder, Observed, Prefix, Steps
 from triarch.generation.rows import Certain, Generated, Piece, Row, Stops
 from triarch.generation.sampling import Choose, Draw, likeliest, sample
-from triarch.generation.settings import NEW_TOKENS, Settings
+from triarch.generation.settings import NEW_TOKENS, WRITES, Settings
 from triarch.generation.speculation import Draft, Guess, Lookup, check_draft, speculate
 from triarch.generation.structure import form_of
 from triarch.models import scores as scores_of
@@ -101,7 +101,7 @@ class _Job:
 
     def __init__(self, model: Network, inputs: Any, settings: Settings, prefix: Prefix | None):
         kind = scores_of(type(model.head)).__name__
-        if kind not in ("NextWordScores", "TargetWordScores"):
+        if kind not in WRITES:
             raise Unsupported(f"{model.architecture} does not score next words; choose a checkpoint that generates")
         self.model, self.settings, self.prefix = model, settings, prefix
         self.prompts, self.single = prompts.read(model, inputs)

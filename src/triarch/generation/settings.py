@@ -21,6 +21,7 @@ from triarch.suggest import did_you_mean
 if TYPE_CHECKING:
     from triarch.family import Network
 
+WRITES = ("NextWordScores", "TargetWordScores")  # kinds of heads that can generate, by their names in family.py
 NEW_TOKENS = 256  # where nothing says how many, and the model has room for them
 CONFIG = "generation_config.json"
 # Keys of a checkpoint that ask for what is not implemented, unless they hold one of these
@@ -37,10 +38,13 @@ IDS = (
     *("suppress_tokens", "begin_suppress_tokens", "bad_words_ids"),
 )
 FORMS = ("json_schema", "regex", "grammar", "choice")
-OF_SOURCE = (
-    *("decoder_start_token_id", "decoder_input_ids", "encoder_no_repeat_ngram_size", "encoder_repetition_penalty"),
+OF_SOURCE = (  # what only an encoder–decoder has
+    "decoder_start_token_id",
+    "decoder_input_ids",
+    "encoder_no_repeat_ngram_size",
+    "encoder_repetition_penalty",
 )
-POSITIVE = (*("repetition_penalty", "encoder_repetition_penalty", "top_p", "typical_p", "max_time", "penalty_alpha"),)
+POSITIVE = ("repetition_penalty", "encoder_repetition_penalty", "top_p", "typical_p", "max_time", "penalty_alpha")
 BEAMS = ("length_penalty", "early_stopping", "num_beam_groups", "diversity_penalty")
 
 
@@ -78,7 +82,7 @@ class Settings:
     frequency_penalty: float = 0.0  # the same, once for each time
     no_repeat_ngram_size: int = 0  # no sequence of so many tokens occurs twice
     encoder_no_repeat_ngram_size: int = 0  # none of the source's sequences of so many tokens occurs
-    encoder_repetition_penalty: float = 1.0  # scores of the source's tokens are multiplied by it
+    encoder_repetition_penalty: float = 1.0  # above 1, tokens of the source are likelier
     bad_words_ids: list[list[int]] = field(default_factory=list)
     suppress_tokens: list[int] = field(default_factory=list)
     begin_suppress_tokens: list[int] = field(default_factory=list)  # as the first token alone

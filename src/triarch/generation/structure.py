@@ -111,7 +111,9 @@ def form_of(
     with _compilers_lock:
         compiler = _compilers.get(processor)
         if compiler is None:
-            compiler = _compilers[processor] = _Compiler(processor, begins)
+            compiler = _compilers[processor] = _Compiler(processor)
+    if compiler.led and not begins:
+        raise _not_spelled("a space may belong to a piece or not")
     forced = begins and settings.forced_bos_token_id is not None  # as checkpoints do that say the language so
     return Form(compiler.compiled(what, grammar), ends, skipped=int(forced))
 
@@ -119,7 +121,7 @@ def form_of(
 class _Compiler:
     """Grammars as they apply to one tokenizer; the latest used are kept."""
 
-    def __init__(self, processor: TextProcessor, begins: bool):
+    def __init__(self, processor: TextProcessor):
         from llguidance import LLTokenizer, TokenizerWrapper
         from tokenizers import AddedToken, Tokenizer
 
@@ -129,11 +131,8 @@ class _Compiler:
         try:
             self.tokenizer = LLTokenizer(tokenizer.to_str(), eos_token=tokenizer.token_to_id(END))
         except ValueError as error:
-            if not begins or SPACE not in "".join(tokenizer.get_vocab()):
-                raise Unsupported(
-                    f"no form can be asked of this tokenizer, whose tokens do not spell out bytes ({_line(error)}); "
-                    "use a byte-level BPE or SentencePiece checkpoint"
-                ) from None
+            if not any(SPACE in token for token in tokenizer.get_vocab()):
+                raise _not_spelled(_line(error)) from None
             pieces = _Pieces(processor)
             self.tokenizer = LLTokenizer(TokenizerWrapper(pieces), eos_token=pieces.eos_token_id)
             self.led = True
@@ -150,6 +149,13 @@ class _Compiler:
             while len(self.kept) > limits.FORMS_KEPT:
                 self.kept.popitem(last=False)
             return self.kept[grammar].deep_copy()
+
+
+def _not_spelled(why: str) -> Unsupported:
+    return Unsupported(
+        f"no form can be asked of this tokenizer, whose tokens do not spell out bytes ({why}); use a byte-level BPE "
+        "checkpoint, or one of SentencePiece with bytes"
+    )
 
 
 class _Pieces:

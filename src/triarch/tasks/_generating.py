@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from triarch import limits
 from triarch.errors import InvalidInput, TriarchError
-from triarch.generation.settings import NEW_TOKENS, RENAMED, Settings, make
+from triarch.generation.settings import NEW_TOKENS, RENAMED, WRITES, Settings, make
 from triarch.tasks import _options
 from triarch.tasks._base import Job, Task
 
@@ -55,7 +55,7 @@ class Options(_options.Shared, Settings):
 class Generating(Task):
     """A task that answers with what the model writes."""
 
-    NEEDS: ClassVar[tuple[str, ...]] = ("NextWordScores", "TargetWordScores")
+    NEEDS: ClassVar[tuple[str, ...]] = WRITES
     OPTIONS: ClassVar[type[Any]] = Options
     READ_AHEAD = 4
 

@@ -138,8 +138,7 @@ class Translation(Writing):
             if asked and isinstance(said, str) and len(asked) == len(said) and asked != said:
                 raise InvalidInput(
                     f"no pair {show(_pair(source or own[0], target or own[1]))!r}; the checkpoint has "
-                    f"{show(_pair(*own))}; leave src_lang "
-                    "and tgt_lang out, or choose another checkpoint"
+                    f"{show(_pair(*own))}; leave src_lang and tgt_lang out, or choose another checkpoint"
                 )
 
     def _alike(self, asked: dict[str, Any]) -> list[str]:
