@@ -24,6 +24,8 @@ from pathlib import Path
 
 SQUAD = {"Immune_system": "validation", "Normans": "test", "Steam_engine": "test"}  # by article; the others train
 PARALLEL = 20_000  # pairs of sentences
+VALIDATION = 500  # pairs of a sentence and two
+SPLIT, SUMMARIZE = "split: ", "summarize: "  # what one model for both is told before the text
 HELD_OUT_BOOKS = (
     "Jane_Austen_Persuasion",
     "H_G_Wells_The_Time_Machine",
@@ -141,14 +143,22 @@ def translation(data: Path, output: Path) -> None:
 
 
 def splitting(data: Path, output: Path) -> None:
-    """A long sentence and the two that say the same; of the three parts the first is learned from."""
-    for theirs, ours in (("tune", "train"), ("validation", "validation"), ("test", "test")):
-        lines = (data / "wiki_split" / f"{theirs}.tsv").read_text(encoding="utf-8").splitlines()
-        pairs = (line.split("\t") for line in lines)
-        rows = [{"source": one, "target": two.replace(" <::::> ", " ")} for one, two in pairs]
-        write(output / f"{ours}.jsonl", rows)
-        if ours == "train":
-            (output / "english.txt").write_text("\n".join(row["source"] for row in rows) + "\n", encoding="utf-8")
+    """A long sentence and the two that say the same, and to learn from one of the two, which stays as it is.
+
+    Most of the validation part is learned from too: there are 15,000 pairs in all.
+    """
+    pairs = {}
+    for part in ("tune", "validation", "test"):
+        lines = (data / "wiki_split" / f"{part}.tsv").read_text(encoding="utf-8").splitlines()
+        pairs[part] = [(one, two.split(" <::::> ")) for one, two in (line.split("\t") for line in lines)]
+        random.Random(0).shuffle(pairs[part])  # they come in the order of letters
+    measured, more = pairs["validation"][:VALIDATION], pairs["validation"][VALIDATION:]
+    learned = [pair for pair in pairs["tune"] + more if pair[0] not in {one for one, _ in measured + pairs["test"]}]
+    stay = [(two[number % len(two)], [two[number % len(two)]]) for number, (_, two) in enumerate(learned)]
+    for name, part in (("train", learned + stay), ("validation", measured), ("test", pairs["test"])):
+        rows = ({"source": SPLIT + one, "target": " ".join(two)} for one, two in part)
+        write(output / f"{name}.jsonl", rows)
+    (output / "english.txt").write_text("\n".join(one for one, _ in learned) + "\n", encoding="utf-8")
 
 
 def tldr(data: Path, output: Path) -> None:
@@ -156,10 +166,10 @@ def tldr(data: Path, output: Path) -> None:
     for theirs, ours in (("train", "train"), ("dev", "validation"), ("test", "test")):
         lines = (data / "scitldr" / f"{theirs}.jsonl").read_text(encoding="utf-8").splitlines()
         found = (json.loads(line) for line in lines)
-        rows = [{"source": " ".join(row["source"]), "target": row["target"][0]} for row in found]
-        write(output / f"{ours}.jsonl", rows)
+        pairs = [(" ".join(row["source"]), row["target"][0]) for row in found]
+        write(output / f"{ours}.jsonl", ({"source": SUMMARIZE + one, "target": two} for one, two in pairs))
         if ours == "train":
-            (output / "english.txt").write_text("\n\n".join(row["source"] for row in rows) + "\n", encoding="utf-8")
+            (output / "english.txt").write_text("\n\n".join(one for one, _ in pairs) + "\n", encoding="utf-8")
 
 
 def write(path: Path, rows: Iterable[dict]) -> None:

@@ -226,6 +226,22 @@ def test_the_bias_of_words_is_saved_and_not_learned(tmp_path):
     assert "head.bias" not in dict(ours.named_parameters())
 
 
+@torch.no_grad()
+def test_sums_of_mbart_that_float16_does_not_hold_are_those_of_the_reference(tmp_path):
+    """They end short of infinity, where 4.57 and 5 clamp those of the encoder."""
+    both(tmp_path, name="mbart")
+    tensors = load_file(tmp_path / "model.safetensors")
+    for name in tensors:
+        if name.startswith("model.encoder.layers") and name.endswith("fc2.bias"):
+            tensors[name] += 6e4
+    save_file(tensors, tmp_path / "model.safetensors", {"format": "pt"})
+    theirs = transformers.MBartForConditionalGeneration.from_pretrained(tmp_path, dtype=torch.float16).eval()
+    wanted = theirs(SOURCES, MASK, decoder_input_ids=TARGETS).logits
+    ours = triarch.load(tmp_path, dtype="float16")
+    assert wanted.isfinite().all()
+    torch.testing.assert_close(ours(SOURCES, MASK, decoder_input_ids=TARGETS).logits, wanted, atol=1e-2, rtol=1e-2)
+
+
 @pytest.mark.parametrize("tied", [True, False])
 @torch.no_grad()
 def test_token_vectors_that_differ_are_read_as_version_5_reads_them(tmp_path, tied):

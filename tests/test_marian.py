@@ -113,6 +113,25 @@ def test_two_tables_are_not_taken_for_copies_of_one(tmp_path):
         triarch.load(tmp_path)
 
 
+@pytest.mark.parametrize(
+    "name", ["model.encoder.embed_tokens.weight", "model.decoder.embed_tokens.weight", "lm_head.weight"]
+)
+@pytest.mark.parametrize("config", [{}, SEPARATE], ids=["one table", "two tables"])
+@torch.no_grad()
+def test_a_table_that_differs_from_what_it_shares_is_read_as_version_5_reads_it(tmp_path, config, name):
+    """Each its own, whatever config.json says of them."""
+    both(tmp_path, **config)
+    stored = load_file(tmp_path / "model.safetensors")
+    rows = config.get("decoder_vocab_size", 99) if "encoder" not in name else 99
+    stored[name] = torch.randn(rows, 32, generator=torch.Generator().manual_seed(1)) / 5
+    save_file(stored, tmp_path / "model.safetensors", {"format": "pt"})
+    theirs, ours = transformers.MarianMTModel.from_pretrained(tmp_path).eval(), triarch.load(tmp_path)
+    wanted = theirs(SOURCES, MASK, decoder_input_ids=TARGETS).logits
+    close(ours(SOURCES, MASK, decoder_input_ids=TARGETS).logits, wanted)
+    triarch.save(ours, tmp_path / "again")
+    close(triarch.load(tmp_path / "again")(SOURCES, MASK, decoder_input_ids=TARGETS).logits, wanted)
+
+
 REFUSED = {
     "heads that do not divide": ({"decoder_attention_heads": 5}, InvalidInput, "does not split into 5"),
     "an odd size": ({"d_model": 33, "encoder_attention_heads": 3, "decoder_attention_heads": 3}, InvalidInput, "odd"),

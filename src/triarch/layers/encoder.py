@@ -6,6 +6,7 @@ Vaswani et al. 2017, section 3.1, https://arxiv.org/abs/1706.03762: the norm com
 
 from collections.abc import Callable, Iterable
 
+import torch
 from torch import Tensor, nn
 
 from triarch.layers.attention import Attention
@@ -13,6 +14,8 @@ from triarch.layers.cache import Cache, KeyValues
 from triarch.layers.dropout import Dropout
 from triarch.layers.feed_forward import FeedForward
 from triarch.layers.source import Source
+
+MOST_OF_HALF = torch.finfo(torch.float16).max - 1000  # beyond lies infinity, and no number after it
 
 
 class Block(nn.Module):
@@ -69,8 +72,14 @@ class Block(nn.Module):
         return self._added(x, self.attention_norm, lambda x: self.attention_dropout(self.attention(x, mask, past)))
 
     def _added(self, x: Tensor, norm: nn.Module, made: Callable[[Tensor], Tensor]) -> Tensor:
-        """The sum of `x` and what is made of it, with the norm where this kind of block has it."""
-        return x + made(norm(x)) if self.norm_first else norm(x + made(x))
+        """The sum of `x` and what is made of it, with the norm where this kind of block has it.
+
+        Where no norm comes after, sums grow from block to block; those of float16 stay short of its end.
+        """
+        if not self.norm_first:
+            return norm(x + made(x))
+        x = x + made(norm(x))
+        return x.clamp(-MOST_OF_HALF, MOST_OF_HALF) if x.dtype == torch.float16 else x
 
 
 class Encoder(nn.Module):

@@ -78,6 +78,8 @@ class Config(config.Config):
 class Model(Network):
     """The encoder, the decoder, and on top of it whichever head was asked for."""
 
+    UNTIED = ("source_token", "target_token")
+
     def __init__(self, c: Config, head: type[nn.Module]):
         super().__init__()
         self.config = c
@@ -199,6 +201,8 @@ class Trunk(nn.Module):
 
 class Translation(nn.Module):
     """Every word of the target as the next one."""
+
+    UNTIED = ("words",)
 
     bias: Tensor
 
