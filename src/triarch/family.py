@@ -10,7 +10,9 @@ from typing import Any, ClassVar, NamedTuple
 from torch import Tensor, nn
 
 from triarch.config import Config
+from triarch.errors import InvalidInput
 from triarch.layers.cache import Cache
+from triarch.layers.embeddings import last_end
 from triarch.layers.source import Source
 
 # What heads return. The type is also the kind of the head: a task asks for one of these, never for a family's name.
@@ -145,26 +147,6 @@ class Network(nn.Module):
         """Inputs -> (B, T, D), before any head."""
         raise NotImplementedError(f"{type(self).__module__} has no features()")
 
-    def encode(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Source:
-        """Of an encoder–decoder: what is read, (B, S), once for all that is written from it."""
-        raise NotImplementedError(f"{type(self).__module__} has no encoder beside its decoder")
-
-    def decode(
-        self,
-        decoder_input_ids: Tensor,
-        source: Source,
-        decoder_attention_mask: Tensor | None = None,
-        *,
-        cache: Cache | None = None,
-    ) -> Tensor:
-        """Of an encoder–decoder: what is written, (B, T) of the tokens after those in the cache -> (B, T, D)."""
-        raise NotImplementedError(f"{type(self).__module__} has no encoder beside its decoder")
-
-    def alignment(self, input_ids: Tensor, attention_mask: Tensor | None, decoder_input_ids: Tensor) -> list[Tensor]:
-        """Of an encoder–decoder: where each token that is written looks in what was read, (B, H, T, S) of each layer of
-        the decoder; rows sum to 1."""
-        raise NotImplementedError(f"{type(self).__module__} has no encoder beside its decoder")
-
     def initialize(self, module: nn.Module) -> None:
         """Fresh values for one module. Devlin et al. 2018, appendix A.2, and every encoder since."""
         if isinstance(module, nn.Linear | nn.Embedding):
@@ -175,3 +157,73 @@ class Network(nn.Module):
             nn.init.ones_(module.weight)
         if isinstance(module, nn.LayerNorm):
             nn.init.zeros_(module.bias)
+
+
+class EncoderDecoder(Network):
+    """What derives from this one reads a source with its encoder, and writes a target with a decoder that looks at it.
+
+    A head with `AT_END` is given what the decoder makes of the last end token alone.
+    """
+
+    def encode(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Source:
+        """(B, S) -> what is written from; once for all that is. Raises LimitExceeded for more tokens than it takes."""
+        raise NotImplementedError(f"{type(self).__module__} has no encode()")
+
+    def decode(
+        self,
+        decoder_input_ids: Tensor,
+        source: Source,
+        decoder_attention_mask: Tensor | None = None,
+        *,
+        cache: Cache | None = None,
+    ) -> Tensor:
+        """(B, T) of the tokens that come after those in the cache -> (B, T, D). Raises as `encode` does."""
+        raise NotImplementedError(f"{type(self).__module__} has no decode()")
+
+    def alignment(self, input_ids: Tensor, attention_mask: Tensor | None, decoder_input_ids: Tensor) -> list[Tensor]:
+        """Where each token that is written looks in what was read, for people to see: (B, H, T, S) of each layer of the
+        decoder; rows sum to 1."""
+        raise NotImplementedError(f"{type(self).__module__} has no alignment()")
+
+    def shifted(self, ids: Tensor) -> Tensor:
+        """Of a family that can write its source: what the decoder is given to write these ids (B, S) from."""
+        raise InvalidInput("there is no target; give decoder_input_ids, from decoder_start_token_id on")
+
+    def features(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        *,
+        decoder_input_ids: Tensor | None = None,
+        decoder_attention_mask: Tensor | None = None,
+    ) -> Tensor:
+        """Sources (B, S) and targets (B, T) -> (B, T, D); without a target, the source is read by the decoder too.
+
+        Raises InvalidInput where there is no target, and the family does not write its source.
+        """
+        if decoder_input_ids is None:
+            decoder_input_ids = self.shifted(input_ids)
+        return self.decode(decoder_input_ids, self.encode(input_ids, attention_mask), decoder_attention_mask)
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        *,
+        decoder_input_ids: Tensor | None = None,
+        decoder_attention_mask: Tensor | None = None,
+        positions: Tensor | None = None,
+    ) -> Scores:
+        """Sources (B, S) and targets (B, T), else what `features` makes of none -> the scores of the head.
+
+        A head that scores words does so only at `positions`, (B, T) of truth values, if they are given.
+        """
+        x = self.features(
+            input_ids,
+            attention_mask,
+            decoder_input_ids=decoder_input_ids,
+            decoder_attention_mask=decoder_attention_mask,
+        )
+        if getattr(self.head, "AT_END", False):
+            return self.head(last_end(x, input_ids, self.config.end_id))
+        return self.head(x if positions is None else x[positions])

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from triarch.errors import InvalidInput
-from triarch.family import Network
+from triarch.family import EncoderDecoder, Network
 from triarch.layers.cache import Cache
 from triarch.layers.source import Source
 
@@ -181,6 +181,7 @@ class Decoder:
     def _features(self, tokens: Tensor) -> Tensor:
         if self.sources is None:
             return self.model.features(tokens, self.mask, cache=self.cache)
+        assert isinstance(self.model, EncoderDecoder)
         if self.source is None:
             self.source = self.model.encode(*padded(self.sources, self.tokens.device, left=False))
         return self.model.decode(tokens, self.source, self.mask, cache=self.cache)

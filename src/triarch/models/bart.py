@@ -16,10 +16,9 @@ from triarch.config import hf
 from triarch.errors import InvalidInput, Unsupported
 from triarch.family import (
     Alias,
+    EncoderDecoder,
     Features,
     LabelScores,
-    Network,
-    Scores,
     SpanScores,
     TargetWordScores,
     TextFormat,
@@ -27,7 +26,7 @@ from triarch.family import (
 from triarch.layers.attention import causal_mask, padding_mask
 from triarch.layers.cache import Cache, positions_of
 from triarch.layers.dropout import Dropout
-from triarch.layers.embeddings import check_length, last_end, look_up
+from triarch.layers.embeddings import check_length, look_up
 from triarch.layers.encoder import Block, Decoder, Encoder
 from triarch.layers.feed_forward import ACTIVATIONS
 from triarch.layers.source import Source
@@ -121,7 +120,7 @@ class SourceEncoder(nn.Module):
         return self.encoder(self.dropout(self.norm(x)), mask)
 
 
-class Model(Network):
+class Model(EncoderDecoder):
     """The encoder, the decoder, and on top of it whichever head was asked for."""
 
     UNTIED = ("source_token", "target_token")
@@ -177,47 +176,6 @@ class Model(Network):
             cache.advance(decoder_input_ids.shape[1])
         return self.decoder_norm(self.decoder(x, mask, source, cache))
 
-    def features(
-        self,
-        input_ids: Tensor,
-        attention_mask: Tensor | None = None,
-        *,
-        decoder_input_ids: Tensor | None = None,
-        decoder_attention_mask: Tensor | None = None,
-    ) -> Tensor:
-        """Sources (B, S) and targets (B, T) -> (B, T, D); without a target, the source is read by the decoder too.
-
-        Raises InvalidInput where there is no target, and sources are in another language.
-        """
-        if decoder_input_ids is None and self.source_encoder is not None:
-            raise InvalidInput("there is no target; give decoder_input_ids, from decoder_start_token_id on")
-        if decoder_input_ids is None:
-            decoder_input_ids = self.shifted(input_ids)
-        return self.decode(decoder_input_ids, self.encode(input_ids, attention_mask), decoder_attention_mask)
-
-    def forward(
-        self,
-        input_ids: Tensor,
-        attention_mask: Tensor | None = None,
-        *,
-        decoder_input_ids: Tensor | None = None,
-        decoder_attention_mask: Tensor | None = None,
-        positions: Tensor | None = None,
-    ) -> Scores:
-        """Sources (B, S) and targets (B, T), else the sources shifted right -> the scores of the head.
-
-        A head that scores words does so only at `positions`, (B, T) of truth values, if they are given.
-        """
-        x = self.features(
-            input_ids,
-            attention_mask,
-            decoder_input_ids=decoder_input_ids,
-            decoder_attention_mask=decoder_attention_mask,
-        )
-        if isinstance(self.head, SequenceClassifier):
-            return self.head(last_end(x, input_ids, self.config.end_id))
-        return self.head(x if positions is None else x[positions])
-
     def alignment(self, input_ids: Tensor, attention_mask: Tensor | None, decoder_input_ids: Tensor) -> list[Tensor]:
         x, mask = self._target(decoder_input_ids, None, None)
         return self.decoder.cross_maps(x, mask, self.encode(input_ids, attention_mask))
@@ -228,6 +186,8 @@ class Model(Network):
         mBART begins with the last token of each, which says the language.
         """
         c = self.config
+        if self.source_encoder is not None:  # it reads another language than is written
+            return super().shifted(ids)
         if c.norm_first:
             last = (ids != c.pad_id).sum(1, keepdim=True) - 1
             return torch.cat([ids.gather(1, last), ids[:, :-1]], 1)
@@ -305,6 +265,8 @@ class ConditionalGeneration(nn.Module):
 
 class SequenceClassifier(nn.Module):
     """Labels of a text, read off where the decoder has come to its end."""
+
+    AT_END = True
 
     def __init__(self, c: Config, token: nn.Embedding):
         super().__init__()

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from triarch import config, limits
 from triarch.config import hf
 from triarch.errors import InvalidInput, Unsupported
-from triarch.family import Features, Network, Scores, TargetWordScores, TextFormat
+from triarch.family import EncoderDecoder, Features, TargetWordScores, TextFormat
 from triarch.layers.attention import causal_mask, padding_mask
 from triarch.layers.cache import Cache, positions_of
 from triarch.layers.dropout import Dropout
@@ -75,7 +75,7 @@ class Config(config.Config):
         return self.max_positions
 
 
-class Model(Network):
+class Model(EncoderDecoder):
     """The encoder, the decoder, and on top of it whichever head was asked for."""
 
     UNTIED = ("source_token", "target_token")
@@ -113,40 +113,6 @@ class Model(Network):
         if cache is not None:
             cache.advance(decoder_input_ids.shape[1])
         return self.decoder(x, mask, source, cache)
-
-    def features(
-        self,
-        input_ids: Tensor,
-        attention_mask: Tensor | None = None,
-        *,
-        decoder_input_ids: Tensor,
-        decoder_attention_mask: Tensor | None = None,
-    ) -> Tensor:
-        return self.decode(decoder_input_ids, self.encode(input_ids, attention_mask), decoder_attention_mask)
-
-    def forward(
-        self,
-        input_ids: Tensor,
-        attention_mask: Tensor | None = None,
-        *,
-        decoder_input_ids: Tensor | None = None,
-        decoder_attention_mask: Tensor | None = None,
-        positions: Tensor | None = None,
-    ) -> Scores:
-        """Sources (B, S) and targets (B, T) -> the scores of the head, after each token of the target.
-
-        A head that scores words does so only at `positions`, (B, T) of truth values, if they are given. Raises
-        InvalidInput where there is no target.
-        """
-        if decoder_input_ids is None:
-            raise InvalidInput("there is no target; give decoder_input_ids, from decoder_start_token_id on")
-        x = self.features(
-            input_ids,
-            attention_mask,
-            decoder_input_ids=decoder_input_ids,
-            decoder_attention_mask=decoder_attention_mask,
-        )
-        return self.head(x if positions is None else x[positions])
 
     def alignment(self, input_ids: Tensor, attention_mask: Tensor | None, decoder_input_ids: Tensor) -> list[Tensor]:
         """Where each token of a target looks in its source, for people to see: (B, H, T, S) of each decoder block."""

@@ -18,10 +18,9 @@ from triarch.config import hf
 from triarch.errors import InvalidInput, Unsupported, show
 from triarch.family import (
     Alias,
+    EncoderDecoder,
     Features,
     LabelScores,
-    Network,
-    Scores,
     SpanScores,
     TargetWordScores,
     TextFormat,
@@ -30,7 +29,7 @@ from triarch.family import (
 from triarch.layers.attention import attend, attend_source, causal_mask, padding_mask
 from triarch.layers.cache import Cache, KeyValues
 from triarch.layers.dropout import Dropout
-from triarch.layers.embeddings import last_end, look_up
+from triarch.layers.embeddings import look_up
 from triarch.layers.feed_forward import FeedForward, GatedFeedForward
 from triarch.layers.norms import RMSNorm
 from triarch.layers.source import Source
@@ -212,7 +211,7 @@ class Stack(nn.Module):
         self.dropout = Dropout(c.dropout)
 
 
-class Model(Network):
+class Model(EncoderDecoder):
     """The encoder, the decoder unless the head does without, and on top of them whichever head was asked for."""
 
     WIDE = ("*feed_forward.down.*",)
@@ -261,39 +260,15 @@ class Model(Network):
         decoder_input_ids: Tensor | None = None,
         decoder_attention_mask: Tensor | None = None,
     ) -> Tensor:
-        """Sources (B, S) and targets (B, T) -> (B, T, D); without a target, the source is read by the decoder too.
-
-        Of an encoder alone, sources -> (B, S, D).
-        """
-        source = self.encode(input_ids, attention_mask)
+        """As of all encoder–decoders; of an encoder alone, sources (B, S) -> (B, S, D)."""
         if isinstance(self.head, EncoderTrunk | TokenClassifier):
-            return source.states
-        if decoder_input_ids is None:
-            decoder_input_ids = self.shifted(input_ids)
-        return self.decode(decoder_input_ids, source, decoder_attention_mask)
-
-    def forward(
-        self,
-        input_ids: Tensor,
-        attention_mask: Tensor | None = None,
-        *,
-        decoder_input_ids: Tensor | None = None,
-        decoder_attention_mask: Tensor | None = None,
-        positions: Tensor | None = None,
-    ) -> Scores:
-        """Sources (B, S) and targets (B, T), else the sources shifted right -> the scores of the head.
-
-        A head that scores words does so only at `positions`, (B, T) of truth values, if they are given.
-        """
-        x = self.features(
+            return self.encode(input_ids, attention_mask).states
+        return super().features(
             input_ids,
             attention_mask,
             decoder_input_ids=decoder_input_ids,
             decoder_attention_mask=decoder_attention_mask,
         )
-        if isinstance(self.head, SequenceClassifier):
-            return self.head(last_end(x, input_ids, self.config.end_id))
-        return self.head(x if positions is None else x[positions])
 
     def alignment(self, input_ids: Tensor, attention_mask: Tensor | None, decoder_input_ids: Tensor) -> list[Tensor]:
         source, maps = self.encode(input_ids, attention_mask), []
@@ -383,6 +358,8 @@ class ConditionalGeneration(nn.Module):
 
 class SequenceClassifier(nn.Module):
     """Labels of a text, read off where the decoder has come to its end."""
+
+    AT_END = True
 
     def __init__(self, c: Config, token: nn.Embedding):
         super().__init__()

@@ -84,6 +84,9 @@ def _looked(
     """
     import torch
 
+    from triarch.family import EncoderDecoder
+
+    assert isinstance(task.model, EncoderDecoder)
     ids = [*task.begin(options), *one.ids]
     device = next(task.model.parameters()).device
     with torch.inference_mode():
