@@ -3,7 +3,6 @@
 import contextlib
 import io
 import random
-import struct
 
 import pytest
 import sentencepiece
@@ -15,6 +14,7 @@ from triarch.errors import CorruptFile, InvalidInput, LimitExceeded, TriarchErro
 from triarch.files import Folder
 from triarch.inputs import sentencepiece as reader
 from triarch.inputs.text import load_text
+from wire import message, piece, varint
 
 SENTENCES = [
     "The quick brown fox jumps over the lazy dog.",
@@ -158,30 +158,6 @@ def test_the_reference_reads_the_same_ids_from_what_we_save(tmp_path, both, unig
 
 
 # The file itself, written by hand
-
-
-def varint(value):
-    groups = [value >> shift & 0x7F for shift in range(0, max(value.bit_length(), 1), 7)]
-    return bytes([*(group | 0x80 for group in groups[:-1]), groups[-1]])
-
-
-def message(**fields):
-    """`f3=5` is field 3 as a number, bytes are length-prefixed, a float is 32 bits, a list repeats its field."""
-    data = b""
-    for name, values in fields.items():
-        number = int(name[1:]) << 3
-        for value in values if isinstance(values, list) else [values]:
-            if isinstance(value, bytes):
-                data += varint(number | 2) + varint(len(value)) + value
-            elif isinstance(value, float):
-                data += varint(number | 5) + struct.pack("<f", value)
-            else:
-                data += varint(number) + varint(value)
-    return data
-
-
-def piece(text, score=0.0, kind=1):
-    return message(f1=text if isinstance(text, bytes) else text.encode(), f2=score, f3=kind)
 
 
 UNKNOWN = piece("<unk>", kind=2)

@@ -1,7 +1,7 @@
 """Tiny checkpoints of every family, made by formula: the same numbers in any environment, and no binary file in git.
 
 `tests/goldens/make.py` fills the reference's models from here, and the tests fill ours, by the same names. So only
-numpy and the standard library are imported at the top.
+numpy, the standard library and what needs no more are imported at the top.
 """
 
 import json
@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+import wire
 
 SENTENCES = """
 The quick brown fox jumps over the lazy dog.
@@ -54,6 +56,7 @@ SHAPES["bart"] = {
     **{f"{side}_ffn_dim": 48 for side in ("encoder", "decoder")},
     "max_position_embeddings": 64,
 }
+SHAPES["marian"] = SHAPES["bart"] | {"scale_embedding": True, "activation_function": "swish"}
 SHAPES["t5"] = {"d_model": 32, "d_kv": 8, "d_ff": 48, "num_layers": 2, "num_heads": 4, "decoder_start_token_id": 0}
 SHAPES["gpt2"] = {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 64, "bos_token_id": 0, "eos_token_id": 2}
 MAX_TOKENS = 64
@@ -65,6 +68,7 @@ TOKENIZERS = {
     "gpt2": "GPT2Tokenizer",
     "bart": "BartTokenizer",
     "t5": "T5Tokenizer",
+    "marian": "MarianTokenizer",
 }
 
 VOCABULARY = Path(__file__).parent / "goldens" / "vocab"  # byte-level BPE, trained on SENTENCES by make.py
@@ -98,17 +102,21 @@ def wordpieces() -> list[str]:
     return list(dict.fromkeys(ordered))
 
 
+def scored() -> list[list]:
+    """Pieces of Unigram models with their scores: longer ones are likelier than their letters."""
+    letters = [*CHARACTERS, *ACCENTED, *PUNCTUATION]
+    pieces = [*letters, "▁", *(f"▁{word}" for word in words()), *PIECES]
+    return [[piece, -8 - 2 / len(piece) - i / 1000] for i, piece in enumerate(dict.fromkeys(pieces))]
+
+
 def unigrams(
     specials: tuple[str, ...] = ("<s>", "<pad>", "</s>", "<unk>"),
     last: tuple[str, ...] = ("<mask>",),
     single: str = "<s> A </s>",
     pair: str = "<s> A </s> </s> B </s>",
 ) -> dict:
-    """A tokenizer.json in the manner of XLM-R, or of T5: longer pieces are likelier than their letters."""
-    letters = [*CHARACTERS, *ACCENTED, *PUNCTUATION]
-    pieces = [*letters, "▁", *(f"▁{word}" for word in words()), *PIECES]
-    scored = [[piece, -8 - 2 / len(piece) - i / 1000] for i, piece in enumerate(dict.fromkeys(pieces))]
-    vocabulary = [*([special, 0.0] for special in specials), *scored, *([special, 0.0] for special in last)]
+    """A tokenizer.json in the manner of XLM-R, or of T5."""
+    vocabulary = [*([special, 0.0] for special in specials), *scored(), *([special, 0.0] for special in last)]
     flags = {"single_word": False, "rstrip": False, "normalized": False, "special": True}
     ids = {piece: i for i, (piece, _) in enumerate(vocabulary)}
     ends = [token for token in ("<s>", "</s>") if token in ids]
@@ -139,6 +147,13 @@ def unigrams(
     }
 
 
+def spm() -> bytes:
+    """The same pieces as a SentencePiece model, of one language of a translator."""
+    specials = [wire.piece("<unk>", 0.0, 2), wire.piece("<s>", 0.0, 3), wire.piece("</s>", 0.0, 3)]
+    common = [wire.piece(piece, score) for piece, score in scored()]
+    return wire.message(f1=[*specials, *common], f2=wire.message(f3=1))
+
+
 def write_files(
     folder: Path,
     model_type: str,
@@ -167,6 +182,19 @@ def write_files(
         settings["add_prefix_space"] = add_prefix_space
         if model_type == "gpt2":
             settings |= {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<pad>"}
+    elif model_type == "marian":
+        for name in ("source.spm", "target.spm"):
+            (folder / name).write_bytes(spm())
+        pieces = ["</s>", "<unk>", *(piece for piece, _ in scored()), "<pad>"]
+        count = len(pieces)
+        table = {piece: i for i, piece in enumerate(pieces)}
+        (folder / "vocab.json").write_text(json.dumps(table, ensure_ascii=False), encoding="utf-8")
+        settings |= {"source_lang": "en", "target_lang": "fr"}
+        config = {
+            "pad_token_id": count - 1,
+            "decoder_start_token_id": count - 1,
+            "bad_words_ids": [[count - 1]],
+        } | config
     else:
         pipeline = unigrams()
         if model_type == "t5":
@@ -213,6 +241,7 @@ BART_TASKS = {
     "forced_bos_token_id": 0,
     "task_specific_params": {"summarization": {**NEWS, "max_length": 19, "min_length": 6}},
 }
+MARIAN_TASK = {"eos_token_id": 0, "forced_eos_token_id": 0, "num_beams": 4, "max_length": 24}
 T5_TASKS = {
     "max_length": 30,
     "task_specific_params": {
@@ -303,6 +332,7 @@ MODELS: dict[str, dict] = {
     "bart-labels": {"model_type": "bart", "architecture": "BartForSequenceClassification"},
     "bart-nli": {"model_type": "bart", "architecture": "BartForSequenceClassification", "labels": NLI},
     "bart-qa": {"model_type": "bart", "architecture": "BartForQuestionAnswering"},
+    "marian": {"model_type": "marian", "architecture": "MarianMTModel", **MARIAN_TASK},
     "t5": {"model_type": "t5", "architecture": "T5ForConditionalGeneration", **T5_TASKS},
     "gpt2": {"model_type": "gpt2", "architecture": "GPT2LMHeadModel"},
     "gpt2-chat": {"model_type": "gpt2", "architecture": "GPT2LMHeadModel", "chat_template": CHAT_TEMPLATE},

@@ -418,6 +418,17 @@ TRANSLATION = [
     case("t5", ADA, src_lang="en", tgt_lang="de"),  # the first pair is what the reference takes in any case
     case("t5", [ADA, GOOD], init={"src_lang": "en", "tgt_lang": "de"}, num_beams=1, **FEW),
     case("t5", LONG, src_lang="en", tgt_lang="de", truncation=True, return_tensors=True, **FEW),
+    case("marian", ADA),
+    case("marian", [ADA, GOOD, QUESTION]),
+    case("marian", ACCENTS),
+    case("marian", [ADA, GOOD], num_beams=1, **FEW),
+    case("marian", ADA, num_beams=6, num_return_sequences=3, length_penalty=0.3),
+    case("marian", ADA, num_beams=2, no_repeat_ngram_size=2, min_length=6),
+    case("marian", ADA, return_tensors=True),
+    case("marian", ADA, forced_bos_token_id=9, **FEW),
+    case("marian", LONG, truncation=True),
+    case("marian", "Ada </s> lived <unk> in <pad> London"),
+    case("marian", ADA, clean_up_tokenization_spaces=True),
 ]
 TRANSLATION_EN_TO_FR = [
     case("t5", ADA),
@@ -430,12 +441,13 @@ TRANSLATION_EN_TO_FR = [
     case("t5", LONG, truncation=True),
     case("t5", ADA, num_beams=1, no_repeat_ngram_size=1),
     case("bart", ADA, **FEW),
+    case("marian", [ADA, GOOD]),
 ]
 TRANSLATION_EN_TO_DE = [case("t5", ADA), case("t5", [ADA, GOOD], num_beams=1)]
 
 # As text-generation's: `seed` is ours, and one token is all that the reference knows of a stop sequence
 TEXT2TEXT_GENERATION = [
-    *(case(model, text) for model in ("bart", "t5") for text in (ADA, ACCENTS, "x")),
+    *(case(model, text) for model in ("bart", "t5", "marian") for text in (ADA, ACCENTS, "x")),
     *(case(model, [ADA, GOOD], num_beams=1, **FEW) for model in ("bart", "t5")),
     *(case(model, ADA, max_length=10, min_length=6) for model in ("bart", "t5")),
     *(case(model, ADA, num_beams=1, return_tensors=True, **FEW) for model in ("bart", "t5")),
@@ -474,7 +486,8 @@ def load(name: str) -> tuple[Any, Any]:
         config = transformers.AutoConfig.from_pretrained(folder)
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     model = getattr(transformers, tiny.MODELS[name]["architecture"])(config).eval()
-    stored = [*model.named_parameters(), *(one for one in model.named_buffers() if one[0] == "final_logits_bias")]
+    learned = [one for one in model.named_parameters() if one[1].requires_grad]  # Marian computes its positions
+    stored = [*learned, *(one for one in model.named_buffers() if one[0] == "final_logits_bias")]
     with torch.no_grad():
         for key, tensor in stored:
             tensor.copy_(torch.from_numpy(tiny.values(key, tuple(tensor.shape))))
