@@ -15,8 +15,12 @@ from triarch.generation import Prefix, generate, stream
 from triarch.generation.constrained import ForcedBeams, Phrase, Progress
 from writers import writer
 
-GOLDENS = json.loads((Path(__file__).parent / "goldens" / "searches" / "generation.json").read_text())
-FORCED = [golden for golden in GOLDENS if "force_words_ids" in golden["options"]]
+GOLDENS = [
+    (path.stem, golden)
+    for path in sorted((Path(__file__).parent / "goldens" / "searches").glob("*.json"))
+    for golden in json.loads(path.read_text())
+]
+FORCED = [(name, golden) for name, golden in GOLDENS if "force_words_ids" in golden["options"]]
 PROMPTS = [[85, 17, 142, 68, 261], [9, 303], [77, 312, 30, 231, 32, 333, 90, 15, 15]]
 END = 105
 DIVERSE = {"num_beams": 4, "num_beam_groups": 2, "diversity_penalty": 1.0, "num_return_sequences": 4}
@@ -38,6 +42,8 @@ def own(tmp_path_factory):
 
 
 def name_of(golden):
+    if isinstance(golden, str):
+        return golden
     shared = {"eos_token_id", "sequence_bias", "suppress_tokens", "max_new_tokens"}
     return " ".join(f"{name}={value}" for name, value in golden["options"].items() if name not in shared)
 
@@ -53,19 +59,19 @@ def occurs(phrase, ids):
 # Against the reference
 
 
-@pytest.mark.parametrize("golden", GOLDENS, ids=name_of)
-def test_tokens_and_scores_equal_the_reference(model, golden, monkeypatch):
+@pytest.mark.parametrize("name, golden", GOLDENS, ids=name_of)
+def test_tokens_and_scores_equal_the_reference(name, golden, monkeypatch):
     """Which does not keep beams that have all phrases: its constrained search often loses them again."""
     monkeypatch.setattr(ForcedBeams, "kept", lambda self, totals: [])
-    found = listed(generate(model, golden["prompt"], **golden["options"]))
+    found = listed(generate(load(name), golden["prompt"], **golden["options"]))
     assert [one.ids for one in found] == golden["ids"]
     if golden["scores"] is not None:
         assert [one.score for one in found] == pytest.approx(golden["scores"], abs=1e-5)
 
 
-@pytest.mark.parametrize("golden", FORCED, ids=name_of)
-def test_sequences_with_phrases_are_at_least_as_likely_as_the_references(model, golden):
-    found = listed(generate(model, golden["prompt"], **golden["options"]))
+@pytest.mark.parametrize("name, golden", FORCED, ids=name_of)
+def test_sequences_with_phrases_are_at_least_as_likely_as_the_references(name, golden):
+    found = listed(generate(load(name), golden["prompt"], **golden["options"]))
     for one, score in zip(found, golden["scores"], strict=True):
         assert one.score >= score - 1e-5
 

@@ -20,7 +20,7 @@ from torch import Tensor
 from triarch import limits
 from triarch.errors import InvalidInput, LimitExceeded, show
 from triarch.generation.beams import Beams, Candidate, likeliest, totals_of
-from triarch.generation.filters import Filter, SoFar, check_ids
+from triarch.generation.filters import NEVER, Filter, SoFar, check_ids
 from triarch.generation.rows import Row, Stops
 from triarch.generation.settings import Settings
 
@@ -93,6 +93,7 @@ class ForcedBeams(Beams):
     def __init__(self, row: Row, size: int, settings: Settings, stops: Stops, phrases: Sequence[Phrase]):
         super().__init__(row, size, settings, stops)
         self.longest = max(phrase.longest for phrase in phrases)
+        self.likeliest = NEVER  # of all candidates of the last step
         self.progress = [Progress(tuple(phrases))] * size  # of the rows
 
     def forced(self, totals: Tensor) -> list[Candidate]:
@@ -111,6 +112,7 @@ class ForcedBeams(Beams):
 
     def advance(self, candidates: Sequence[Candidate], beside: Sequence[Candidate] = ()) -> None:
         """One step. Candidates, and those that are to be tried beside them, share the beams out among them."""
+        self.likeliest = max((candidate.total for candidate in candidates), default=NEVER)
         self.made, usual, known = [], [], set[Candidate]()
         for rank, (candidate, row) in enumerate(self.grown(candidates)):
             if row.reason != "stop":
@@ -137,6 +139,9 @@ class ForcedBeams(Beams):
         super().go_on(going)
         pairs = zip(self.parents, self.rows, strict=False)  # none go on from a set that is done
         self.progress = [self.progress[beam].after(row.ids[-1]) for beam, row in pairs]
+
+    def _hope(self) -> float:
+        return self.likeliest
 
     def _after(self, candidate: Candidate) -> Progress:
         return self.progress[candidate.beam].after(candidate.token)
