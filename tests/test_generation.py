@@ -46,6 +46,7 @@ GREEDY = [
     {"eos_token_id": [4, 49, 53, 60, 61, 62, 63], "min_new_tokens": 5},
     {"eos_token_id": [4, 49, 53, 60, 61, 62, 63], "min_length": 9},
     {"eos_token_id": 7, "exponential_decay_length_penalty": (3, 1.8)},
+    {"eos_token_id": [4, 49, 53, 60, 61, 62, 63], "bad_words_ids": [[49], [53], [23]]},
     {"sequence_bias": [[[49], -10.0], [[53, 17], 30.0]]},
 ]
 
@@ -56,6 +57,13 @@ def test_greedy_tokens_equal_the_reference(pair, prompt, options):
     theirs, ours = pair
     (wanted,) = reference(theirs, prompt, 12, **options)
     assert generate(ours, prompt, max_new_tokens=12, **options).ids == wanted
+
+
+@pytest.mark.parametrize("prompt", PROMPTS, ids=len)
+def test_an_end_that_grows_likelier_still_comes_no_sooner_than_it_may(pair, prompt):
+    """The reference adds to minus infinity, which makes it no number."""
+    options = {"eos_token_id": [4, 49, 53], "min_new_tokens": 6, "exponential_decay_length_penalty": (2, 5.0)}
+    assert len(generate(pair[1], prompt, max_new_tokens=12, **options).ids) == 7
 
 
 DRAWN = [

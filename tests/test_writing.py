@@ -61,6 +61,10 @@ OPTIONS = {
     "greedy": {},
     "greedy, no sequence of three twice": {"no_repeat_ngram_size": 3},
     "greedy, first and last tokens forced": {"forced_bos_token_id": 11, "forced_eos_token_id": 12},
+    "greedy, the first token forced, most others kept from the next": {
+        "forced_bos_token_id": 11,
+        "begin_suppress_tokens": [*range(13, 97)],
+    },
     "greedy, not before the ninth": {"min_new_tokens": 9},
     "greedy, not the source's pairs": {"encoder_no_repeat_ngram_size": 2},
     "greedy, not the source's tokens": {"encoder_no_repeat_ngram_size": 1},

@@ -110,7 +110,8 @@ def filters_of(
     if sources is not None and s.encoder_no_repeat_ngram_size:
         made.append(partial(no_repeat_of_source, sources=sources, size=s.encoder_no_repeat_ngram_size))
     if s.bad_words_ids:
-        made.append(partial(sequence_bias, bias=[(word, NEVER) for word in s.bad_words_ids if word != ends]))
+        alone = [[token] for token in ends]  # ends may be ruled out by other options
+        made.append(partial(sequence_bias, bias=[(word, NEVER) for word in s.bad_words_ids if word not in alone]))
     if ends and (s.min_length or s.min_new_tokens):
         made.append(partial(not_before, ends=ends, length=s.min_length, new=s.min_new_tokens))
     if s.prefix_allowed_tokens_fn is not None:
@@ -126,7 +127,8 @@ def filters_of(
     if s.suppress_tokens:
         made.append(partial(suppress, tokens=list(s.suppress_tokens)))
     if s.begin_suppress_tokens:
-        made.append(partial(suppress_first, tokens=list(s.begin_suppress_tokens)))
+        first = int(sources is not None and s.forced_bos_token_id is not None)
+        made.append(partial(suppress_first, tokens=list(s.begin_suppress_tokens), first=first))
     return made
 
 
@@ -233,7 +235,8 @@ def hurry(logits: Tensor, so_far: SoFar, *, ends: list[int], start: int, factor:
     if over <= 0:
         return logits
     grown = logits.clone()
-    grown[:, ends] += logits[:, ends].abs() * (factor**over - 1)
+    at_end = logits[:, ends]
+    grown[:, ends] = torch.where(at_end == NEVER, at_end, at_end + at_end.abs() * (factor**over - 1))
     return grown
 
 
@@ -241,8 +244,9 @@ def suppress(logits: Tensor, so_far: SoFar, *, tokens: list[int]) -> Tensor:
     return _masked(logits, None, tokens)
 
 
-def suppress_first(logits: Tensor, so_far: SoFar, *, tokens: list[int]) -> Tensor:
-    return logits if so_far.steps else _masked(logits, None, tokens)
+def suppress_first(logits: Tensor, so_far: SoFar, *, tokens: list[int], first: int) -> Tensor:
+    """`first`: new tokens before the one that is the first to be chosen."""
+    return _masked(logits, None, tokens) if so_far.steps == first else logits
 
 
 # What is drawn from
