@@ -421,6 +421,24 @@ def test_pieces_spell_a_form_where_nothing_stands_before_it_and_nowhere_else(tmp
         generate(made, "Paris", choice=["Paris"], max_new_tokens=10, decoder_input_ids=[5])
 
 
+@pytest.mark.parametrize(
+    "search", [{}, {"num_beams": 3}, {"do_sample": True, "seed": 1}], ids=["greedy", "beams", "drawn"]
+)
+@pytest.mark.parametrize(
+    "form",
+    [{"regex": "a`b"}, {"json_schema": {"type": "object", "properties": {'q"': {"type": "null"}}, "required": ['q"']}}],
+    ids=["regex", "json_schema"],
+)
+def test_a_form_that_goes_on_with_what_no_piece_spells_is_refused(form, search):
+    """Where a character is bound to follow, llguidance goes on behind it if no token has it."""
+    with pytest.raises(Unsupported, match="what no token of this tokenizer spells"):
+        generate(load("t5"), "Ada", max_new_tokens=20, **form, **search)
+
+
+def test_beams_pass_by_what_no_piece_spells():
+    assert generate(load("t5"), "Ada", choice=["yes", "a`b"], num_beams=3, max_new_tokens=9).text == "yes"
+
+
 SCHEMA = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"], "additionalProperties": False}
 
 

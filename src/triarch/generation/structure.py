@@ -46,9 +46,10 @@ class Form:
     grammar, or is complete without a token that could say so, passes as it is: such rows are over.
     """
 
-    def __init__(self, root: LLMatcher, ends: Sequence[int], skipped: int = 0):
-        """`skipped`: new tokens that come first and are no part of the form."""
-        self.root, self.ends, self.skipped = root, list(ends), skipped
+    def __init__(self, root: LLMatcher, ends: Sequence[int], skipped: int = 0, *, spells: bool = True):
+        """`skipped`: new tokens that come first and are no part of the form; `spells`: whether tokens spell out all
+        bytes."""
+        self.root, self.ends, self.skipped, self.spells = root, list(ends), skipped, spells
         self.states: OrderedDict[tuple[int, ...], LLMatcher | None] = OrderedDict()  # the latest used comes last
 
     def __call__(self, logits: Tensor, so_far: SoFar) -> Tensor:
@@ -58,6 +59,8 @@ class Form:
         allowed = torch.stack([self._allowed(tuple(row), logits.shape[1]) for row in rows])  # (N, V)
         while len(self.states) > 2 * len(rows) + AHEAD:
             self.states.popitem(last=False)
+        if not allowed.any():
+            raise Unsupported("the form goes on with what no token of this tokenizer spells; ask for another form")
         return logits.masked_fill(~allowed.to(logits.device), NEVER)
 
     def complete(self, ids: Sequence[int]) -> bool:
@@ -72,9 +75,14 @@ class Form:
             return ~allowed
         if not state.is_stopped():
             bits = np.unpackbits(np.frombuffer(state.compute_bitmask(), dtype=np.uint8), bitorder="little")
+            if _stuck(state):
+                return allowed
             _check_budget(state)
             count = min(vocab, len(bits))
             allowed[:count] = torch.from_numpy(bits[:count]).bool()
+            if not self.spells and state.compute_ff_bytes():  # it takes bytes that no token spells for said
+                for token in allowed.nonzero().flatten().tolist():
+                    allowed[token] = state.validate_tokens([token]) == 1
         allowed[self.ends] = state.is_accepting()
         return allowed
 
@@ -115,7 +123,7 @@ def form_of(
     if compiler.led and not begins:
         raise _not_spelled("a space may belong to a piece or not")
     forced = begins and settings.forced_bos_token_id is not None  # as checkpoints do that say the language so
-    return Form(compiler.compiled(what, grammar), ends, skipped=int(forced))
+    return Form(compiler.compiled(what, grammar), ends, skipped=int(forced), spells=not compiler.led)
 
 
 class _Compiler:
@@ -218,10 +226,14 @@ def _compile(what: str, grammar: str, tokenizer: object) -> LLMatcher:
     if not matcher.is_error() and not matcher.is_accepting():
         matcher.compute_bitmask()
     if matcher.is_error():
-        error = matcher.get_error()
-        reason = "no text meets it" if error.startswith("NoExtension") else _line(error)
+        reason = "no text meets it" if _stuck(matcher) else _line(matcher.get_error())
         raise InvalidInput(f"{what} cannot be used: {reason}; change it")
     return matcher
+
+
+def _stuck(state: LLMatcher) -> bool:
+    """Whether no token goes on with what was written."""
+    return state.is_error() and bool(state.get_error().startswith("NoExtension"))
 
 
 def _check_budget(state: LLMatcher) -> None:
