@@ -514,6 +514,16 @@ def test_every_word_that_is_written_is_listed_with_its_place(model, text):
     assert all(0 <= one["score"] <= 1 for one in record["alignment"])
 
 
+def test_words_and_sentences_of_a_text_that_was_cut_come_from_what_was_read(model):
+    (record,) = french(model, long="truncate", alignment=True)(PAGE, **FEW)
+    read = len(pieces_of(french(model, long="truncate"), PAGE).pieces[0].encoding)
+    end = model.processor.encode(PAGE).offsets[read][0]
+    assert record["alignment"]
+    assert all(one["end"] <= end for one in record["alignment"])
+    (record,) = task("summarization", model, long="truncate", sources=True)(PAGE, **FEW)
+    assert record["sources"]
+
+
 @pytest.mark.parametrize("stop", [[], ["o"]])
 def test_words_of_a_text_that_was_cut_off_are_listed_too(stop):
     made = french("t5")

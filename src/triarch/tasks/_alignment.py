@@ -95,8 +95,8 @@ def _looked(
         )
     picked = layers if layer is None else layers[layer:][:1] or layers[-1:]
     heads = torch.stack([maps[0].float().mean(0) for maps in picked]).mean(0)  # (T, S)
-    encoding = task.reader(options).encode(options.prefix + piece.text)
-    source = [(start - len(options.prefix), end - len(options.prefix)) for start, end in encoding.offsets]
+    before = len(options.prefix)
+    source = [(start - before, end - before) for start, end in piece.encoding.offsets]
     target = task.processor.target
     spelled = [
         len(target.decode(ids[:size], options.skip_special_tokens, clean_up=False)) for size in range(1, len(ids) + 1)

@@ -18,6 +18,8 @@ from triarch.tasks._base import Job, text_of
 from triarch.tasks._generating import Generating
 
 if TYPE_CHECKING:
+    from tokenizers import Encoding
+
     from triarch.generation.rows import Generated
     from triarch.inputs.text import TextProcessor
 
@@ -42,8 +44,12 @@ class Piece:
 
     before: str  # white space that stands before it
     text: str
-    ids: list[int]  # with the prefix and the special tokens
+    encoding: Encoding  # with the prefix and the special tokens
     start: int = 0  # where it stands in the input
+
+    @property
+    def ids(self) -> list[int]:
+        return list(self.encoding.ids)
 
 
 @dataclass(frozen=True)
@@ -161,10 +167,9 @@ class Writing(Generating):
         """The text in pieces that fit; joined they are the text again."""
         return sentences.pieces(text, size, room)
 
-    def encoded(self, text: str, options: Any) -> list[int]:
-        """The ids that the model reads of a piece."""
-        ids: list[int] = self.reader(options).encode(options.prefix + text).ids
-        return ids
+    def encoded(self, text: str, options: Any) -> Encoding:
+        """What the model reads of a piece."""
+        return self.reader(options).encode(options.prefix + text)
 
     def most(self, options: Any) -> int:
         """Tokens of a piece, with its prefix and special tokens. Raises InvalidInput for more than the model takes."""
@@ -184,8 +189,8 @@ class Writing(Generating):
         if options.strategy == "error" and (found := len(self.encoded(text, options))) > most:
             raise LimitExceeded(f'the text has {found:,} tokens, the model takes {most:,}; use long="window"')
         if options.strategy == "truncate":
-            ids, dropped = self._cut(text, most, options)
-            return Document([Piece("", text, ids)]), dropped
+            window, dropped = self.reader(options).cut(options.prefix + text, max_tokens=most)
+            return Document([Piece("", text, window)]), dropped
 
         def size(part: str) -> int:
             return max(len(self.encoded(part.strip(), options)) - around, 0)
@@ -197,23 +202,19 @@ class Writing(Generating):
                 before += part
             else:
                 lead = part[: len(part) - len(part.lstrip())]
-                ids = self.encoded(stripped, options)
-                if len(ids) > most:
+                encoding = self.encoded(stripped, options)
+                if len(encoding) > most:
                     raise LimitExceeded(
-                        f"{show(stripped)!r} alone has {len(ids):,} tokens with what stands around it, {most:,} fit; "
-                        "raise max_source_tokens, or shorten the prefix"
+                        f"{show(stripped)!r} alone has {len(encoding):,} tokens with what stands around it, {most:,} "
+                        "fit; raise max_source_tokens, or shorten the prefix"
                     )
-                pieces.append(Piece(before + lead, stripped, ids, place + len(lead)))
+                pieces.append(Piece(before + lead, stripped, encoding, place + len(lead)))
                 before = part[len(lead) + len(stripped) :]
             place += len(part)
         if len(pieces) == 1:  # a text that fits is read to the letter, as the reference reads it
             only = Piece("", text, self.encoded(text, options))
-            return (Document([only]), 0) if len(only.ids) <= most else (Document(pieces, before), 0)
+            return (Document([only]), 0) if len(only.encoding) <= most else (Document(pieces, before), 0)
         return Document(pieces, before), 0
-
-    def _cut(self, text: str, most: int, options: Any) -> tuple[list[int], int]:
-        window, dropped = self.reader(options).cut(options.prefix + text, max_tokens=most)
-        return list(window.ids), dropped
 
 
 def _joined(lists: list[list[Any] | None]) -> list[Any] | None:
