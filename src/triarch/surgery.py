@@ -52,8 +52,9 @@ def add_source_encoder(
         "source_ffn_dim": c.intermediate_size if intermediate_size is None else intermediate_size,
         "source_max_position_embeddings": c.max_positions if max_tokens is None else max_tokens,
     }
-    torch.manual_seed(seed)
-    model = kind.build(kind.config(raw), f"BartSource{WRITES.removeprefix('Bart')}")
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = kind.build(kind.config(raw), f"BartSource{WRITES.removeprefix('Bart')}")
     model = model.to(next(base.parameters()).dtype)
     absent, unknown = model.load_state_dict(base.state_dict(), strict=False)
     assert not unknown
