@@ -514,6 +514,12 @@ def test_every_word_that_is_written_is_listed_with_its_place(model, text):
     assert all(0 <= one["score"] <= 1 for one in record["alignment"])
 
 
+@pytest.mark.parametrize("language", [5, True, ["en"]])
+def test_a_language_that_is_no_text_is_refused(language):
+    with pytest.raises(InvalidInput, match="src_lang is .*, wanted str"):
+        task("translation", "marian")(ADA, src_lang=language, **FEW)
+
+
 def test_words_and_sentences_of_a_text_that_was_cut_come_from_what_was_read(model):
     (record,) = french(model, long="truncate", alignment=True)(PAGE, **FEW)
     read = len(pieces_of(french(model, long="truncate"), PAGE).pieces[0].encoding)

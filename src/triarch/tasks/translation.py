@@ -135,7 +135,7 @@ class Translation(Writing):
         """Marian's tokenizers say their pair; codes of two letters and of three cannot be compared, es is spa."""
         own = [self.processor.config.get(key) for key in ("source_lang", "target_lang")]
         for asked, said in zip((source, target), own, strict=True):
-            if asked and isinstance(said, str) and len(asked) == len(said) and asked != said:
+            if isinstance(asked, str) and isinstance(said, str) and len(asked) == len(said) and asked != said:
                 raise InvalidInput(
                     f"no pair {show(_pair(source or own[0], target or own[1]))!r}; the checkpoint has "
                     f"{show(_pair(*own))}; leave src_lang and tgt_lang out, or choose another checkpoint"
