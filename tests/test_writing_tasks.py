@@ -260,9 +260,14 @@ def test_lines_and_blank_lines_stay(model, monkeypatch):
     assert record["translation_text"] == text.upper()
 
 
-@pytest.mark.parametrize("split, count", [("auto", 2), ("lines", 2), ("sentences", 4)])
-def test_lines_are_split_as_is_asked_for(model, split, count):
+@pytest.mark.parametrize("split, count", [("auto", 4), ("lines", 2), ("sentences", 4)])
+def test_several_lines_are_split_as_is_asked_for(model, split, count):
     assert len(pieces_of(french(model), "One. Two.\nThree. Four.", split=split).pieces) == count
+
+
+@pytest.mark.parametrize("split, count", [("auto", 1), ("lines", 1), ("sentences", 2)])
+def test_a_line_that_fits_is_whole_unless_sentences_are_asked_for(model, split, count):
+    assert len(pieces_of(french(model), "One. Two.", split=split).pieces) == count
 
 
 def test_a_long_line_is_read_sentence_by_sentence(model):
@@ -516,7 +521,7 @@ def test_every_word_that_is_written_is_listed_with_its_place(model, text):
 
 @pytest.mark.parametrize("language", [5, True, ["en"]])
 def test_a_language_that_is_no_text_is_refused(language):
-    with pytest.raises(InvalidInput, match="src_lang is .*, wanted str"):
+    with pytest.raises(InvalidInput, match=r"src_lang is .*, wanted str"):
         task("translation", "marian")(ADA, src_lang=language, **FEW)
 
 

@@ -5,8 +5,8 @@
     triarch run translation "It rains." --src-lang en --tgt-lang fr -m google-t5/t5-small
     triarch run translation "It rains." --src-lang en_XX --tgt-lang fr_XX -m facebook/mbart-large-50-many-to-many-mmt
 
-A text of several lines is translated line by line, so that its paragraphs stay; a line longer than the model sentence
-by sentence. The task goes by the name of a pair too: translation_en_to_fr.
+A text of several lines, or longer than the model, is translated sentence by sentence, as translators are trained, and
+its paragraphs stay. The task goes by the name of a pair too: translation_en_to_fr.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ if TYPE_CHECKING:
 class Options(_writing.Options):
     src_lang: str | None = None  # the language of the text, by the checkpoint's own codes
     tgt_lang: str | None = None  # the language to write
-    split: Literal["auto", "lines", "sentences"] = "auto"  # sentence by sentence: long lines alone, no line, or all
+    # What is translated by itself: every line, or sentence; auto: every sentence, but a single line whole if it fits
+    split: Literal["auto", "lines", "sentences"] = "auto"
     alignment: bool | Literal["all"] = False  # answers say which word of the text each of theirs looks at most, or all
 
 
@@ -154,13 +155,10 @@ class Translation(Writing):
         return {name: (match["src_lang"], match["tgt_lang"]) for name, match in found.items() if match}
 
     def split(self, text: str, size: Any, room: int, options: Options) -> list[str]:
-        lines = text.splitlines(keepends=True)
-        if options.split == "sentences":
-            parts = [part for line in lines for part in _sentences(line)]
-        elif options.split == "lines":
-            parts = lines
-        else:
-            parts = [part for line in lines for part in ([line] if size(line) <= room else _sentences(line))]
+        parts = text.splitlines(keepends=True)
+        whole = options.split == "lines" or (options.split == "auto" and len(parts) == 1 and size(text) <= room)
+        if not whole:
+            parts = [part for line in parts for part in _sentences(line)]
         return [piece for part in parts for piece in sentences.pieces(part, size, room)]
 
     def joined(self, document: Document, found: list[Generated], options: Options) -> str:
