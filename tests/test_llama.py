@@ -11,6 +11,7 @@ import decoders
 import triarch
 from decoders import close, ids, in_one_row, left_padded, stepwise, their_stepwise
 from triarch.errors import InvalidInput, LimitExceeded, TriarchError, Unsupported
+from triarch.generation import Prefix, generate
 from triarch.layers.attention import attend
 from triarch.layers.cache import Cache
 from triarch.models import family
@@ -160,6 +161,19 @@ def test_texts_of_a_batch_are_stretched_by_their_own_length(tmp_path):
         got = ours(*left_padded(long, short)).logits
         close(got[:1], ours(long).logits)
         close(got[1:, 20:], ours(short).logits)
+
+
+@pytest.mark.parametrize("kind", ["dynamic", "longrope"])
+def test_a_prefix_of_another_stretch_is_computed_again(tmp_path, kind):
+    name, rest = STRETCHED[kind]
+    positions = 16 if kind == "dynamic" else 48
+    ours, _ = both(tmp_path, max_position_embeddings=positions, rope_scaling={"rope_type": name} | rest | TRAINED)
+    (long,) = ids(1, 40).tolist()
+    prefix = Prefix()
+    for prompt, reused in ((long, 0), (long[:10], 0), (long[:12], 10)):
+        found = generate(ours, prompt, max_new_tokens=3, ignore_eos=True, prefix=prefix)
+        assert found.ids == generate(ours, prompt, max_new_tokens=3, ignore_eos=True).ids
+        assert prefix.reused == reused
 
 
 @pytest.mark.parametrize("kind", ["dynamic", "longrope"])

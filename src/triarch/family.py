@@ -147,6 +147,10 @@ class Network(nn.Module):
         """Inputs -> (B, T, D), before any head."""
         raise NotImplementedError(f"{type(self).__module__} has no features()")
 
+    def reads_as(self, length: int) -> int:
+        """Texts of lengths with the same number here have the same keys and values where they begin alike."""
+        return 0
+
     def initialize(self, module: nn.Module) -> None:
         """Fresh values for one module. Devlin et al. 2018, appendix A.2, and every encoder since."""
         if isinstance(module, nn.Linear | nn.Embedding):

@@ -56,6 +56,7 @@ class Prefix:
     ids: list[int] = field(default_factory=list)  # tokens in the cache
     cache: Cache | None = None
     model: Network | None = None  # that computed it
+    prompt: int = 0  # tokens of the prompt with which it did
     reused: int = 0  # tokens of the last prompt that were not computed again
 
 
@@ -77,6 +78,7 @@ class Decoder:
         # (N, S) all that was seen, and where it is no padding
         self.tokens, self.mask = padded(prompts, next(model.parameters()).device, left=True)
         self.cache = Cache(room=room, sliding=sliding) if cache else None
+        self.prompt = self.tokens.shape[1]
         self.begin = 0  # columns of the prompts that the cache holds already
         self.last: Tensor | None = None  # (N, T, D) features of the tokens read last
         self.source: Source | None = None  # what the encoder made of the sources, once it has read them
@@ -155,7 +157,7 @@ class Decoder:
         if len(self.tokens) > 1:
             self.select(torch.zeros(1, dtype=torch.int64, device=self.tokens.device))
         prefix.ids, prefix.cache = self.tokens[0, : self.cache.length].tolist(), self.cache
-        prefix.model = self.model
+        prefix.model, prefix.prompt = self.model, self.prompt
 
     def _go_on(self, prefix: Prefix, prompt: Sequence[int]) -> None:
         assert self.cache is not None
@@ -168,10 +170,11 @@ class Decoder:
                 "another with Prefix()"
             )
         common = 0
-        for ours, theirs in zip(prompt[:-1], prefix.ids, strict=False):  # one token is left to be fed
-            if ours != theirs:
-                break
-            common += 1
+        if self.model.reads_as(prefix.prompt) == self.model.reads_as(len(prompt)):
+            for ours, theirs in zip(prompt[:-1], prefix.ids, strict=False):  # one token is left to be fed
+                if ours != theirs:
+                    break
+                common += 1
         prefix.reused = common if prefix.cache is not None else 0
         if prefix.cache is not None:
             prefix.cache.crop(common)

@@ -343,6 +343,9 @@ class Model(Network):
             x = block(x, rotation, masks[window], None if cache is None else cache[layer])
         return self.norm(x)
 
+    def reads_as(self, length: int) -> int:
+        return self.config.rotary.kind(length)
+
     def forward(
         self,
         input_ids: Tensor,
