@@ -177,6 +177,18 @@ def test_a_prefix_of_another_stretch_is_computed_again(tmp_path, kind):
 
 
 @pytest.mark.parametrize("kind", ["dynamic", "longrope"])
+def test_guesses_are_read_with_the_stretch_that_they_have_one_by_one(tmp_path, kind):
+    name, rest = STRETCHED[kind]
+    positions = 16 if kind == "dynamic" else 48
+    scaling = {"rope_type": name} | rest | TRAINED
+    ours, _ = both(tmp_path, max_position_embeddings=positions, rope_theta=10.0, rope_scaling=scaling)
+    for seed in range(8):
+        prompt = ids(1, 4, seed=seed)[0].tolist() * 3
+        wanted = generate(ours, prompt, max_new_tokens=30, ignore_eos=True).ids
+        assert generate(ours, prompt, max_new_tokens=30, ignore_eos=True, prompt_lookup_num_tokens=4).ids == wanted
+
+
+@pytest.mark.parametrize("kind", ["dynamic", "longrope"])
 def test_texts_that_share_a_row_are_stretched_by_their_own_length(tmp_path, kind):
     name, rest = STRETCHED[kind]
     ours, _ = both(tmp_path, max_position_embeddings=48, rope_scaling={"rope_type": name} | rest | TRAINED)

@@ -22,7 +22,7 @@ from triarch.generation.inference import Decoder, Observed, Prefix, Steps
 from triarch.generation.rows import Certain, Generated, Piece, Row, Stops
 from triarch.generation.sampling import Choose, Draw, likeliest, sample
 from triarch.generation.settings import NEW_TOKENS, WRITES, Settings
-from triarch.generation.speculation import Draft, Guess, Lookup, check_draft, speculate
+from triarch.generation.speculation import Draft, Guess, Lookup, alike, check_draft, speculate
 from triarch.generation.structure import form_of
 from triarch.models import scores as scores_of
 
@@ -245,8 +245,8 @@ class _Job:
     def _guess(self, number: int) -> Guess:
         source = None if self.sources is None else self.sources[number]
         if self.settings.assistant_model is None:
-            return Lookup(source or [])
-        return Draft(self.settings.assistant_model, self.filters, source)
+            return alike(Lookup(source or []), self.model)
+        return alike(Draft(self.settings.assistant_model, self.filters, source), self.model)
 
     def _steps(self, numbers: Sequence[int]) -> Steps:
         """The model on the prompts of these numbers."""

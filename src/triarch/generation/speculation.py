@@ -91,6 +91,18 @@ class Draft:
         return self.steps.feed(torch.tensor([tokens], device=self.steps.tokens.device))[:, -1]
 
 
+def alike(guess: Guess, model: Network) -> Guess:
+    """No more guesses than the model reads together as it would one by one."""
+
+    def fewer(so_far: SoFar, most: int) -> list[int]:
+        length = so_far.tokens.shape[1]
+        while most > 0 and model.reads_as(length + most) != model.reads_as(length):
+            most -= 1
+        return guess(so_far, most) if most > 0 else []
+
+    return fewer
+
+
 def check_draft(model: Network, draft: object) -> None:
     """Raises InvalidInput for a model whose tokens are not those of the model that it guesses for."""
     kind = scores_of(type(model.head))
