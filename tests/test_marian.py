@@ -2,11 +2,13 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
 import transformers
 from safetensors.torch import load_file, save_file
 
+import tiny
 import triarch
 from decoders import close, ids, left_padded
 from triarch.errors import CheckpointMismatch, InvalidInput, LimitExceeded, Unsupported
@@ -242,3 +244,11 @@ def test_padding_is_never_written_where_the_checkpoint_forbids_it(tmp_path):
     with torch.no_grad():
         ours.head.bias[0, PAD] = 1e3
     assert PAD not in triarch.generate(ours, [5, 6, END], max_new_tokens=6).ids
+
+
+def test_vectors_of_a_text_are_those_of_the_encoder():
+    model = tiny.load("marian")
+    read = torch.tensor([model.processor.encode("Ada lived in London.").ids])
+    found = triarch.pipeline("embedding", model)("Ada lived in London.")
+    wanted = model.encode(read).states[0].mean(0).detach()
+    np.testing.assert_allclose(found, wanted / np.linalg.norm(wanted), atol=1e-6)

@@ -3,6 +3,7 @@
 import io
 import json
 
+import numpy as np
 import pytest
 import sentencepiece
 import torch
@@ -391,3 +392,19 @@ def test_a_count_of_sentinels_that_is_none_is_refused(folder, tmp_path):
     (tmp_path / "tokenizer_config.json").write_text(json.dumps({"extra_ids": -1}))
     with pytest.raises(CorruptFile, match="extra_ids is -1, wanted a count"):
         processor(tmp_path)
+
+
+@pytest.mark.parametrize("head", ["T5Model", "T5ForConditionalGeneration"])
+def test_a_target_that_is_missing_is_asked_for(head):
+    """As by the reference; the heads that classify take the source for it."""
+    kind = family("t5")
+    with pytest.raises(InvalidInput, match="there is no target"):
+        kind.build(kind.tiny, head)(SOURCES)
+
+
+def test_a_text_alone_is_what_the_encoder_makes_of_it():
+    """As sentence-T5 has its vectors: Ni et al. 2021, section 3, https://arxiv.org/abs/2108.08877"""
+    model = tiny.load("t5")
+    read = torch.tensor([model.processor.encode("Ada lived in London.").ids])
+    (found,) = triarch.pipeline("feature-extraction", model)("Ada lived in London.")
+    np.testing.assert_allclose(found, model.encode(read).states[0].detach(), atol=1e-5)

@@ -166,7 +166,8 @@ class Network(nn.Module):
 class EncoderDecoder(Network):
     """What derives from this one reads a source with its encoder, and writes a target with a decoder that looks at it.
 
-    A head with `AT_END` is given what the decoder makes of the last end token alone.
+    A head with `AT_END` is given what the decoder makes of the last end token alone, one with `READS` what the encoder
+    makes of the source.
     """
 
     def encode(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Source:
@@ -189,8 +190,15 @@ class EncoderDecoder(Network):
         decoder; rows sum to 1."""
         raise NotImplementedError(f"{type(self).__module__} has no alignment()")
 
+    def alone(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        """Features of a text from which nothing is written: (B, S) -> (B, S, D)."""
+        return self.encode(input_ids, attention_mask).states
+
     def shifted(self, ids: Tensor) -> Tensor:
-        """Of a family that can write its source: what the decoder is given to write these ids (B, S) from."""
+        """Where a head takes its source for the target too: what the decoder is given to write these ids (B, S) from.
+
+        Raises InvalidInput where it does not.
+        """
         raise InvalidInput("there is no target; give decoder_input_ids, from decoder_start_token_id on")
 
     def features(
@@ -201,12 +209,9 @@ class EncoderDecoder(Network):
         decoder_input_ids: Tensor | None = None,
         decoder_attention_mask: Tensor | None = None,
     ) -> Tensor:
-        """Sources (B, S) and targets (B, T) -> (B, T, D); without a target, the source is read by the decoder too.
-
-        Raises InvalidInput where there is no target, and the family does not write its source.
-        """
+        """Sources (B, S) and targets (B, T) -> (B, T, D); of sources alone (B, S, D)."""
         if decoder_input_ids is None:
-            decoder_input_ids = self.shifted(input_ids)
+            return self.alone(input_ids, attention_mask)
         return self.decode(decoder_input_ids, self.encode(input_ids, attention_mask), decoder_attention_mask)
 
     def forward(
@@ -218,10 +223,15 @@ class EncoderDecoder(Network):
         decoder_attention_mask: Tensor | None = None,
         positions: Tensor | None = None,
     ) -> Scores:
-        """Sources (B, S) and targets (B, T), else what `features` makes of none -> the scores of the head.
+        """Sources (B, S) and targets (B, T), else the sources `shifted` -> the scores of the head.
 
-        A head that scores words does so only at `positions`, (B, T) of truth values, if they are given.
+        A head that scores words does so only at `positions`, (B, T) of truth values, if they are given. Raises
+        InvalidInput where a target is missing.
         """
+        if getattr(self.head, "READS", False):
+            decoder_input_ids = None
+        elif decoder_input_ids is None:
+            decoder_input_ids = self.shifted(input_ids)
         x = self.features(
             input_ids,
             attention_mask,

@@ -180,6 +180,11 @@ class Model(EncoderDecoder):
         x, mask = self._target(decoder_input_ids, None, None)
         return self.decoder.cross_maps(x, mask, self.encode(input_ids, attention_mask))
 
+    def alone(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        """As the decoder reads it again; or the encoder, where sources are in another language than is written."""
+        source = self.encode(input_ids, attention_mask)
+        return source.states if self.source_encoder is not None else self.decode(self.shifted(input_ids), source)
+
     def shifted(self, ids: Tensor) -> Tensor:
         """What the decoder is given to write these ids (B, T) from: they begin with the start token and lack the last.
 

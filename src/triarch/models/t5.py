@@ -221,7 +221,7 @@ class Model(EncoderDecoder):
         self.config = c
         self.token = nn.Embedding(c.vocab_size, c.hidden_size)
         self.encoder = Stack(c, c.num_layers, decoder=False)
-        if head not in (EncoderTrunk, TokenClassifier):
+        if not getattr(head, "READS", False):
             self.decoder = Stack(c, c.decoder_layers, decoder=True)
         self.head = head(c, self.token)
 
@@ -252,24 +252,6 @@ class Model(EncoderDecoder):
             x = block(x, bias, source, None if cache is None else cache[layer])
         return self.decoder.dropout(self.decoder.norm(x))
 
-    def features(
-        self,
-        input_ids: Tensor,
-        attention_mask: Tensor | None = None,
-        *,
-        decoder_input_ids: Tensor | None = None,
-        decoder_attention_mask: Tensor | None = None,
-    ) -> Tensor:
-        """As of all encoder–decoders; of an encoder alone, sources (B, S) -> (B, S, D)."""
-        if isinstance(self.head, EncoderTrunk | TokenClassifier):
-            return self.encode(input_ids, attention_mask).states
-        return super().features(
-            input_ids,
-            attention_mask,
-            decoder_input_ids=decoder_input_ids,
-            decoder_attention_mask=decoder_attention_mask,
-        )
-
     def alignment(self, input_ids: Tensor, attention_mask: Tensor | None, decoder_input_ids: Tensor) -> list[Tensor]:
         source, maps = self.encode(input_ids, attention_mask), []
         x, bias = self._target(decoder_input_ids, None, None)
@@ -280,7 +262,9 @@ class Model(EncoderDecoder):
         return maps
 
     def shifted(self, ids: Tensor) -> Tensor:
-        """What the decoder is given to write these ids (B, T) from: the start token, and all of them but the last."""
+        """The start token, and all of these but the last."""
+        if isinstance(self.head, Trunk | ConditionalGeneration):
+            return super().shifted(ids)
         return torch.cat([torch.full_like(ids[:, :1], self.config.start_id), ids[:, :-1]], 1)
 
     def initialize(self, module: nn.Module) -> None:
@@ -339,6 +323,8 @@ class Trunk(nn.Module):
 class EncoderTrunk(Trunk):
     """The encoder without a decoder."""
 
+    READS = True
+
 
 class ConditionalGeneration(nn.Module):
     """Every word of the target as the next one."""
@@ -372,6 +358,8 @@ class SequenceClassifier(nn.Module):
 
 
 class TokenClassifier(nn.Module):
+    READS = True
+
     def __init__(self, c: Config, token: nn.Embedding):
         super().__init__()
         self.dropout = Dropout(c.classifier_dropout)
