@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from triarch.errors import LimitExceeded
+from triarch.layers.attention import attend
 from triarch.layers.cache import STEP, Cache, lengths_of, positions_of
 
 
@@ -162,3 +163,15 @@ def test_positions_go_on_after_the_cache():
     device = torch.device("cpu")
     assert positions_of(2, cache, None, device).tolist() == [3, 4]
     assert positions_of(2, cache, torch.tensor([[0, 0, 1, 1, 1]]), device).tolist() == [[1, 2]]
+
+
+@pytest.mark.parametrize("heads", [4, 2, 1])
+@pytest.mark.parametrize("masked", [False, True])
+def test_one_query_in_bfloat16_looks_where_it_does_in_float32(heads, masked):
+    generator = torch.Generator().manual_seed(0)
+    q = torch.randn(2, 4, 1, 8, generator=generator)
+    k, v = (torch.randn(2, heads, 40, 8, generator=generator) for _ in "kv")
+    mask = (torch.arange(40) < torch.tensor([[40], [11]]))[:, None, None] if masked else None
+    got = attend(*(x.bfloat16() for x in (q, k, v)), mask)
+    assert got.shape == q.shape
+    torch.testing.assert_close(got.float(), attend(q, k, v, mask), atol=0.03, rtol=0.03)
