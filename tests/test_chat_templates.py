@@ -506,6 +506,11 @@ def test_what_is_nested_too_deep_is_said_before_it_is_looked_through(processor):
         processor(SMALL).chat_ids([{"role": "user", "content": "a", "x": deep}])
 
 
+def test_a_template_that_writes_nothing_is_refused(processor):
+    with pytest.raises(InvalidInput, match="the chat template writes nothing"):
+        processor(SMALL).chat_ids(ASK, chat_template="{% if false %}{{ messages }}{% endif %}")
+
+
 def test_a_text_with_the_mark_itself_is_refused(processor):
     with pytest.raises(InvalidInput, match=r"U\+FDD0"):
         processor(SMALL).chat_ids([{"role": "user", "content": "\ufdd0</s>"}])

@@ -371,6 +371,8 @@ class TextProcessor:
         """
         guard = None if parse_special else Guard(special_tokens(self._plain))
         text = self.chat_format.write(messages, guard=guard, **options)
+        if not text:
+            raise InvalidInput("the chat template writes nothing for these messages; mend it, or choose another")
         if guard is None or not guard.found:
             return self.encode(text, special_tokens=False).ids
         check_text(text)
