@@ -110,7 +110,7 @@ def filters_of(
     if sources is not None and s.encoder_no_repeat_ngram_size:
         made.append(partial(no_repeat_of_source, sources=sources, size=s.encoder_no_repeat_ngram_size))
     if s.bad_words_ids:
-        alone = [[token] for token in ends]  # ends may be ruled out by other options
+        alone = [[token] for token in ends]  # no bad words, as in the reference; suppress_tokens rules them out
         made.append(partial(sequence_bias, bias=[(word, NEVER) for word in s.bad_words_ids if word not in alone]))
     if ends and (s.min_length or s.min_new_tokens):
         made.append(partial(not_before, ends=ends, length=s.min_length, new=s.min_new_tokens))
