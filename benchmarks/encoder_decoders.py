@@ -6,7 +6,7 @@
 A source of 512 tokens is read and 64 are written, batch 1, greedily and with 4 beams: the whole of it in milliseconds,
 and beside it, of the greedy run, the time to the first token, which is that of the encoder but for a step. Ours is
 measured as it is loaded, and with packed linear layers, as the pipeline runs it. Each measurement is a process of its
-own with two threads; the fastest of three rounds counts, after one that warms up. Needs `pip install ctranslate2`; a
+own with two threads; the fastest of three rounds counts, after one that warms up. Needs `ctranslate2`; a
 peer that is not there is an error unless it is named with --without.
 """
 

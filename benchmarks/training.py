@@ -9,7 +9,7 @@ also run with its own sorting by length. Masked language modelling: BERT-base (r
 texts of 128 tokens an update, in bfloat16.
 
 Tokens are counted without padding. Each measurement is a process of its own with two threads; the fastest of two rounds
-counts, after one that warms up. Needs `pip install accelerate`, without which the Trainer does not run.
+counts, after one that warms up. Needs `accelerate`, without which the Trainer does not run.
 """
 
 import argparse
