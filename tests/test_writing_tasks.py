@@ -237,7 +237,7 @@ def test_every_sequence_is_summarized_again():
 
 
 def test_a_summary_of_summaries_has_no_sources():
-    with pytest.raises(InvalidInput, match="has no sentence of the text for its source; choose one"):
+    with pytest.raises(InvalidInput, match="has no sentence or word of the text for its source; choose one"):
         task("summarization", "bart")(PAGE, combine="again", sources=True)
 
 
@@ -533,6 +533,12 @@ def test_words_and_sentences_of_a_text_that_was_cut_come_from_what_was_read(mode
     assert all(one["end"] <= end for one in record["alignment"])
     (record,) = task("summarization", model, long="truncate", sources=True)(PAGE, **FEW)
     assert record["sources"]
+
+
+@pytest.mark.parametrize("name, key", [("text2text-generation", "generated"), ("summarization", "summary")])
+def test_every_task_that_writes_from_a_source_says_where_words_come_from(model, name, key):
+    (record,) = task(name, model)(ADA, alignment=True, prefix="", **FEW)
+    assert [one["word"] for one in record["alignment"]] == _alignment.WORD.findall(record[f"{key}_text"])
 
 
 @pytest.mark.parametrize("stop", [[], ["o"]])

@@ -13,7 +13,7 @@ from triarch import limits
 from triarch.errors import CorruptFile, InvalidInput, LimitExceeded, show
 from triarch.generation.settings import make
 from triarch.inputs import sentences
-from triarch.tasks import _generating
+from triarch.tasks import _alignment, _generating
 from triarch.tasks._base import Job, text_of
 from triarch.tasks._generating import Generating
 
@@ -32,6 +32,7 @@ class Options(_generating.Options):
     max_source_tokens: int | None = None  # of one piece, with its prefix and special ones; None: what the model takes
     num_beams: int = 4  # sequences that grow side by side
     clean_up_tokenization_spaces: bool = False  # none left before punctuation
+    alignment: bool | Literal["all"] = False  # answers say which word of the text each of theirs looks at most, or all
 
     @property
     def strategy(self) -> str:
@@ -132,7 +133,11 @@ class Writing(Generating):
                 prompt_logprobs=_joined([one.prompt_logprobs for one in found]),
                 score=None,
             )
-        return self.record(self.NAME, self.begin(options), self.joined(document, found, options), whole, options)
+        text = self.joined(document, found, options)
+        record = self.record(self.NAME, self.begin(options), text, whole, options)
+        if options.alignment:
+            record["alignment"] = _alignment.words(self, document, found, options)
+        return record
 
     def joined(self, document: Document, found: list[Generated], options: Any) -> str:
         """The text that those of the pieces make."""

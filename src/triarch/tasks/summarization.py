@@ -31,8 +31,8 @@ class Options(_writing.Options):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.combine == "again" and self.sources:
-            raise InvalidInput("a summary of summaries has no sentence of the text for its source; choose one")
+        if self.combine == "again" and (self.sources or self.alignment):
+            raise InvalidInput("a summary of summaries has no sentence or word of the text for its source; choose one")
 
 
 class Summarization(Writing):

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from triarch.errors import InvalidInput, show, some
 from triarch.inputs import sentences
 from triarch.suggest import did_you_mean
-from triarch.tasks import PAIR, _alignment, _writing
+from triarch.tasks import PAIR, _writing
 from triarch.tasks._writing import Document, Writing
 
 if TYPE_CHECKING:
@@ -33,7 +33,6 @@ class Options(_writing.Options):
     tgt_lang: str | None = None  # the language to write
     # What is translated by itself: every line, or sentence; auto: every sentence, but a single line whole if it fits
     split: Literal["auto", "lines", "sentences"] = "auto"
-    alignment: bool | Literal["all"] = False  # answers say which word of the text each of theirs looks at most, or all
 
 
 class Translation(Writing):
@@ -167,12 +166,6 @@ class Translation(Writing):
             return self.text(found[0], options)
         pairs = zip(document.pieces, found, strict=True)
         return "".join(piece.before + self.text(one, options).strip() for piece, one in pairs) + document.after
-
-    def _record(self, document: Document, found: list[Generated], options: Options) -> dict[str, Any]:
-        record = super()._record(document, found, options)
-        if options.alignment:
-            record["alignment"] = _alignment.words(self, document, found, options)
-        return record
 
 
 def _pair(source: str | None, target: str | None) -> str:
