@@ -153,7 +153,7 @@ class TextProcessor:
         """Read and write what a model writes with another tokenizer, which is saved in a folder of its own."""
         self.target, self._apart = target, True
 
-    @property
+    @cached_property
     def languages(self) -> dict[str, int]:
         """Those that `between` can choose, with the ids of their tokens."""
         ids = self._plain.get_vocab()
