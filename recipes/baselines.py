@@ -16,6 +16,11 @@ def lead(text: str) -> str:
     return text[: (sentence_ends(text) or [len(text)])[0]]
 
 
+def bare(source: str) -> str:
+    """Without the words that say what is wanted."""
+    return source.removeprefix("split: ").removeprefix("summarize: ")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("pairs", type=Path, nargs="+")
@@ -24,8 +29,8 @@ def main() -> None:
         rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
         right = [row["target"] for row in rows]
         for name, written in (
-            ("the source", [row["source"] for row in rows]),
-            ("its first sentence", [lead(row["source"]) for row in rows]),
+            ("the source", [bare(row["source"]) for row in rows]),
+            ("its first sentence", [lead(bare(row["source"])) for row in rows]),
         ):
             found = texts.mean_rouge(right, written) | {"bleu": texts.bleu(right, written)}
             print(f"{path}: {name}: " + ", ".join(f"{measure} {value:.3f}" for measure, value in found.items()))

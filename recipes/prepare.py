@@ -25,6 +25,7 @@ from pathlib import Path
 SQUAD = {"Immune_system": "validation", "Normans": "test", "Steam_engine": "test"}  # by article; the others train
 PARALLEL = 20_000  # pairs of sentences
 VALIDATION = 500  # pairs of a sentence and two
+FEW = 500  # short sentences beside the pairs that are learned last
 SPLIT, SUMMARIZE = "split: ", "summarize: "  # what one model for both is told before the text
 HELD_OUT_BOOKS = (
     "Jane_Austen_Persuasion",
@@ -95,13 +96,17 @@ def qa(data: Path, output: Path) -> None:
 
 
 def books(data: Path, output: Path) -> None:
-    """Each book as a text file, without the lines about it and the marks of Markdown; three are held out."""
+    """Each book as a text file; three are held out."""
     for path in sorted((data / "classic_books" / "books").glob("*.md")):
-        text = path.read_text(encoding="utf-8").partition("-------")[2]
-        text = re.sub(r"^#+.*$", "", text, flags=re.MULTILINE).replace("_", "").replace("*", "")
         folder = output / ("held-out" if path.stem in HELD_OUT_BOOKS else "train")
         folder.mkdir(exist_ok=True)
-        (folder / f"{path.stem}.txt").write_text(text.strip() + "\n", encoding="utf-8")
+        (folder / f"{path.stem}.txt").write_text(book(path) + "\n", encoding="utf-8")
+
+
+def book(path: Path) -> str:
+    """Its text, without the lines about it and the marks of Markdown."""
+    text = path.read_text(encoding="utf-8").partition("-------")[2]
+    return re.sub(r"^#+.*$", "", text, flags=re.MULTILINE).replace("_", "").replace("*", "").strip()
 
 
 def shakespeare(data: Path, output: Path) -> None:
@@ -143,22 +148,45 @@ def translation(data: Path, output: Path) -> None:
 
 
 def splitting(data: Path, output: Path) -> None:
-    """A long sentence and the two that say the same, and to learn from one of the two, which stays as it is.
+    """A long sentence and the two that say the same; and short ones, which stay as they are, half of them from books.
 
     Most of the validation part is learned from too: there are 15,000 pairs in all.
     """
     pairs = {}
     for part in ("tune", "validation", "test"):
         lines = (data / "wiki_split" / f"{part}.tsv").read_text(encoding="utf-8").splitlines()
-        pairs[part] = [(one, two.split(" <::::> ")) for one, two in (line.split("\t") for line in lines)]
+        split = (line.split("\t") for line in lines)
+        pairs[part] = [(as_written(one), [as_written(half) for half in two.split(" <::::> ")]) for one, two in split]
         random.Random(0).shuffle(pairs[part])  # they come in the order of letters
     measured, more = pairs["validation"][:VALIDATION], pairs["validation"][VALIDATION:]
     learned = [pair for pair in pairs["tune"] + more if pair[0] not in {one for one, _ in measured + pairs["test"]}]
-    stay = [(two[number % len(two)], [two[number % len(two)]]) for number, (_, two) in enumerate(learned)]
-    for name, part in (("train", learned + stay), ("validation", measured), ("test", pairs["test"])):
+    halves = [two[number % len(two)] for number, (_, two) in enumerate(learned)]
+    stay = [(one, [one]) for one in halves + short(data, len(halves))]
+    parts = {"train": learned + stay, "pairs": learned + stay[:FEW], "validation": measured, "test": pairs["test"]}
+    for name, part in parts.items():
         rows = ({"source": SPLIT + one, "target": " ".join(two)} for one, two in part)
         write(output / f"{name}.jsonl", rows)
     (output / "english.txt").write_text("\n".join(one for one, _ in learned) + "\n", encoding="utf-8")
+
+
+def short(data: Path, count: int) -> list[str]:
+    """Sentences of 15 to 70 characters from the books, in a random order."""
+    found: list[str] = []
+    for path in sorted((data / "classic_books" / "books").glob("*.md")):
+        if path.stem not in HELD_OUT_BOOKS:
+            paragraphs = (" ".join(paragraph.split()) for paragraph in book(path).split("\n\n"))
+            sentences = (one for text in paragraphs for one in re.split(r"(?<=[.!?]) (?=[A-Z])", text))
+            found += [one for one in sentences if re.fullmatch(r'[A-Z][^"]{13,68}[.!?]', one)]
+    found = list(dict.fromkeys(found))
+    random.Random(0).shuffle(found)
+    return found[:count]
+
+
+def as_written(text: str) -> str:
+    """As people write it: the set has spaces around each mark, and two apostrophes for each quotation mark."""
+    text = re.sub(r"'' (.*?) ''", r'"\1"', text).replace("''", '"')
+    text = re.sub(r" ([,.;:?!%)\]]|'|'s|n't|'re|'ve|'ll|'d|'m)(?= |$)", r"\1", text)
+    return re.sub(r"(?<=[(\[]) |(?<=[A-Za-z]) (?=- [A-Za-z])|(?<=[A-Za-z] -) (?=[A-Za-z])", "", text)
 
 
 def tldr(data: Path, output: Path) -> None:

@@ -2,6 +2,7 @@
 
     python recipes/starter.py work/intents starters/intents
     python recipes/starter.py work/translation starters/french-english --pair fr en
+    python recipes/starter.py work/rewriting starters/rewriting --task text2text-generation '{"num_beams": 1}'
 
 Copies the weights, rounded to float16; config.json, which still has them loaded as float32; the card; and the
 tokenizer, unless the model is an adapter whose base has the same one. Checkpoints and report of the run stay behind.
@@ -13,6 +14,7 @@ import json
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -26,10 +28,13 @@ TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json
 ROUNDING = 2.0**-11  # of float16, relative; below its smallest normal number, absolute and smaller yet
 
 
-def make(source: Path, target: Path, pair: tuple[str, str] | None = None) -> None:
-    """Write the starter `target` of the run's folder `source`; `pair` are the languages between which it translates.
+def make(
+    source: Path, target: Path, pair: tuple[str, str] | None = None, tasks: dict[str, dict[str, Any]] | None = None
+) -> None:
+    """Write the starter `target` of the run's folder `source`.
 
-    Raises InvalidInput, and what reading and writing do.
+    `pair` are the languages between which it translates, `tasks` the options of tasks by their names, a prefix among
+    them. Raises InvalidInput, and what reading and writing do.
     """
     folder = Folder(source)
     adapter = adapters.read(folder) if adapters.present(folder) else None
@@ -55,6 +60,8 @@ def make(source: Path, target: Path, pair: tuple[str, str] | None = None) -> Non
         )
         write_text(target / "tokenizer_config.json", json.dumps(said, indent=2, sort_keys=True) + "\n")
     config = folder.json("config.json") | {"torch_dtype": "float32"}
+    if tasks:
+        config["task_specific_params"] = tasks
     write_text(target / "config.json", json.dumps(config, indent=2, sort_keys=True) + "\n")
     check(source, target)
 
@@ -104,9 +111,12 @@ if __name__ == "__main__":
     parser.add_argument("source", type=Path, metavar="RUN", help="a folder that `triarch train` wrote")
     parser.add_argument("target", type=Path, metavar="STARTER", help="starters/NAME")
     parser.add_argument("--pair", nargs=2, metavar=("FROM", "TO"), help="of a translator: its two languages")
+    parser.add_argument(
+        "--task", nargs=2, action="append", metavar=("TASK", "JSON"), help="options of a task, its prefix among them"
+    )
     given = parser.parse_args()
     try:
-        make(given.source, given.target, given.pair)
+        make(given.source, given.target, given.pair, {task: json.loads(said) for task, said in given.task or ()})
     except TriarchError as error:
         sys.exit(f"starter.py: {error}")
     sizes = {path.name: path.stat().st_size for path in sorted(given.target.iterdir())}

@@ -15,6 +15,7 @@ KINDS = {
     "qa": {"architecture": "BertForQuestionAnswering"},
     "bert-books": {"architecture": "BertForPreTraining"},
     "text-books": {"model_type": "gpt2", "architecture": "GPT2LMHeadModel", "n_positions": 512},
+    "rewriting": {"model_type": "t5", "architecture": "T5ForConditionalGeneration"},
     "french-english": {"model_type": "bart", "architecture": "BartForConditionalGeneration"},
 }
 CARD = """---

@@ -15,6 +15,7 @@ from triarch.cli import main
 from triarch.errors import TriarchError
 from triarch.tour import lesson_page, lesson_rows, lessons, page, terminal
 from triarch.tour.lessons import (
+    Aligned,
     Blank,
     Continuation,
     Guess,
@@ -23,11 +24,12 @@ from triarch.tour.lessons import (
     Post,
     Reply,
     Span,
+    Summed,
     Tagged,
     Token,
-    Translated,
     Utterance,
     Word,
+    Written,
 )
 
 
@@ -125,9 +127,21 @@ def test_each_word_of_a_translation_divides_its_attention_among_those_of_the_tex
 
 
 def test_the_picture_of_an_alignment_has_a_square_for_each_pair_of_words():
-    row = Translated("le chat", "the cat", "the cat", ["le", "chat"], [("the", [0.75, 0.25]), ("cat", [0.1, 0.9])])
+    row = Aligned("le chat", "the cat", "the cat", ["le", "chat"], [("the", [0.75, 0.25]), ("cat", [0.1, 0.9])])
     html = lesson_page.translations([row])
     assert [float(share) for share in re.findall(r"--share:([0-9.]+)", html)] == [0.75, 0.25, 0.1, 0.9]
+
+
+def test_sentences_that_a_summary_looked_at_are_those_of_the_text_and_share_its_attention(school):
+    for row in taught(school, "summarization").rows:
+        assert all(row.text[source.start : source.end] == source.text for source in row.sources)
+        assert 0 < sum(source.score for source in row.sources) <= 1 + 1e-6
+
+
+def test_a_summary_shades_the_sentences_that_it_looked_at():
+    row = Summed("One <b>. Two. Three.", "Two.", "Two.", [Span(9, 13, 0.75, "Two.")])
+    html = lesson_page.summaries([row])
+    assert 'One &lt;b&gt;. <span class="looked" style="--share:0.75" title="75%">Two.</span> Three.' in html
 
 
 @pytest.mark.parametrize("task", lessons.TASKS)
@@ -154,7 +168,8 @@ def test_probabilities_are_probabilities(school):
         (Utterance("x", [Guess("a", 0.9), Guess("b", 0.1)], "a"), (1, 1)),
         (Utterance("x", [Guess("a", 0.9), Guess("b", 0.1)], "b"), (0, 1)),
         (Utterance("x", [Guess("a", 0.9)], None), (0, 0)),
-        (Translated("x", "The cat, the cat.", "The cat the dog.", [], []), (4, 5)),
+        (Aligned("x", "The cat, the cat.", "The cat the dog.", [], []), (4, 5)),
+        (Written("x", "It fell. It rose.", "It fell. It stood."), (5, 6)),
         (Tagged([Word("x", "NOUN", 0.9, "NOUN"), Word("y", "NOUN", 0.9, "VERB")]), (1, 2)),
         (Post("Ada in Rome", [Name(0, 3, "person"), Name(7, 11, "group")], [Name(0, 3, "person")]), (1, 1)),
         (Post("Ada in Rome", [Name(0, 2, "person")], [Name(0, 3, "person")]), (0, 1)),

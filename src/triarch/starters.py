@@ -34,6 +34,8 @@ SERVES = {
     "next-sentence": "bert-books",
     "text-generation": "text-books",
     "translation": "french-english",
+    "text2text-generation": "rewriting",
+    "summarization": "rewriting",
     "embedding": ENCODER,
     "feature-extraction": ENCODER,
     "sentence-similarity": ENCODER,

@@ -10,6 +10,8 @@ from typing import Any
 from triarch.pages import key, table
 from triarch.starters import Card
 from triarch.tour.lessons import (
+    SPLIT,
+    Aligned,
     Blank,
     Continuation,
     Guess,
@@ -19,13 +21,15 @@ from triarch.tour.lessons import (
     Post,
     Reply,
     School,
+    Summed,
     Tagged,
     Token,
-    Translated,
     Utterance,
     Word,
+    Written,
 )
 
+FAINT = 0.05  # a square of less is as good as white
 UNSURE = 0.9  # below that the probability stands beside a tag
 LIKELIEST = "g1"  # the colour of tokens that the model found likelier than all others
 
@@ -276,26 +280,59 @@ def _token(token: Token) -> str:
     )
 
 
-def translations(rows: list[Translated]) -> str:
-    cards = "".join(
-        f'<div class="card"><h3 class="query">{escape(row.text)}</h3><p><b>{escape(row.said)}</b></p>'
-        f'{_alignment(row)}<p class="after">We meant: {escape(row.meant)}</p></div>'
-        for row in rows
-    )
+def _written(row: Written, shown: str, picture: str = "") -> str:
+    """What was made of a text, which is `shown` above it."""
+    said = f'<p><b>{escape(row.said)}</b></p>{picture}<p class="after">We meant: {escape(row.meant)}</p>'
+    return f'<div class="card">{shown}{said}</div>'
+
+
+def _asked(row: Written) -> str:
+    return f'<h3 class="query">{escape(row.text)}</h3>'
+
+
+def translations(rows: list[Aligned]) -> str:
+    cards = "".join(_written(row, _asked(row), _alignment(row)) for row in rows)
     return f"""<p>An encoder reads the French, and a decoder writes English, looking back at what was read before each
 word. The darker a square, the more the English word in its line looked at the French word above, in the last but one of
 the decoder's layers. Nobody taught the model which word says which: it came to look there.</p>
 <div class="grid">{cards}</div>"""
 
 
-def _alignment(row: Translated) -> str:
+def rewritings(rows: list[Aligned]) -> str:
+    cards = "".join(_written(row, _asked(row), _alignment(row)) for row in rows)
+    return f"""<p>A T5 takes every task for one of writing, and is told in words before the text which is wanted. This
+small one learned English by writing what was cut out of texts, and then two tasks. After
+<b>{escape(SPLIT.strip())}</b> it makes two sentences of a long one; one that is short already it should leave. Most
+words are copied: each looks at itself, along the diagonal.</p>
+<div class="grid">{cards}</div>"""
+
+
+def summaries(rows: list[Summed]) -> str:
+    cards = "".join(_written(row, f'<p class="passage">{_looked_at(row)}</p>') for row in rows)
+    return f"""<p>The same model, and the other task: a sentence for the abstract of a paper. The darker a sentence of
+the abstract, the more the summary looked at it while it was written.</p>
+<div class="grid">{cards}</div>"""
+
+
+def _looked_at(row: Summed) -> str:
+    parts, at = [], 0
+    for source in row.sources:
+        style = f'style="--share:{source.score:.2f}" title="{source.score:.0%}"'
+        parts += [escape(row.text[at : source.start]), f'<span class="looked" {style}>{escape(source.text)}</span>']
+        at = source.end
+    return "".join(parts) + escape(row.text[at:])
+
+
+def _alignment(row: Aligned) -> str:
     """A word of what is said a line, a word of the text a column."""
     head = "".join(f"<th><span>{escape(word)}</span></th>" for word in row.words)
-    lines = "".join(
-        f"<tr><th>{escape(word)}</th>" + "".join(f'<td style="--share:{share:.2f}"></td>' for share in shares) + "</tr>"
-        for word, shares in row.looks
-    )
-    return f'<table class="alignment"><thead><tr><td></td>{head}</tr></thead><tbody>{lines}</tbody></table>'
+    lines = "".join(f"<tr><th>{escape(word)}</th>{''.join(map(_square, shares))}</tr>" for word, shares in row.looks)
+    rows = f"<thead><tr><td></td>{head}</tr></thead><tbody>{lines}</tbody>"
+    return f'<div class="looks"><table class="alignment">{rows}</table></div>'
+
+
+def _square(share: float) -> str:
+    return "<td></td>" if share < FAINT else f'<td style="--share:{share:.2f}"></td>'
 
 
 # By task: the heading, and what makes the section of the lesson's rows
@@ -308,6 +345,8 @@ SECTIONS: dict[str, tuple[str, Callable[[list[Any]], str]]] = {
     "next-sentence": ("What follows", pairs),
     "text-generation": ("What comes next", continuations),
     "translation": ("From French", translations),
+    "text2text-generation": ("One sentence, or two", rewritings),
+    "summarization": ("In a sentence", summaries),
 }
 COMMANDS = {
     "text-classification": '"Wake me at half past six tomorrow"',
@@ -318,4 +357,6 @@ COMMANDS = {
     "next-sentence": '"I stood up." --text-pair "I looked round me."',
     "text-generation": '"I stood up and looked" --max-new-tokens 20 --seed 1',
     "translation": '"Je ne sais pas où il habite." --alignment --json',
+    "text2text-generation": f'"{SPLIT}The bridge fell in 1902, and a new one was built beside it."',
+    "summarization": '"We train a small model. It learns from little data." --sources --json',
 }

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from triarch.tour.lesson_page import percent
-from triarch.tour.lessons import Blank, Continuation, Lesson, Pair, Post, Reply, Tagged, Translated, Utterance
+from triarch.tour.lessons import Blank, Continuation, Lesson, Pair, Post, Reply, Tagged, Utterance, Written
 
 SILENT = "the text does not say"
 WORDS = 6  # of a sentence on a line
@@ -74,7 +74,7 @@ def _continuation(row: Continuation) -> list[list[str]]:
     ] + [["", f"instead: {row.said.strip()}"]]
 
 
-def _translated(row: Translated) -> list[list[str]]:
+def _written(row: Written) -> list[list[str]]:
     return [[row.text, row.said, row.meant]]
 
 
@@ -90,5 +90,7 @@ ROWS: dict[str, tuple[list[str], Callable[[Any], list[list[str]]]]] = {
     "fill-mask": (["text", "guesses", "the author's"], _blank),
     "next-sentence": (["first", "second", "follows", "in the book"], _pair),
     "text-generation": (["text", "the author's next tokens, and how likely the model found them"], _continuation),
-    "translation": (["text", "translation", "meant"], _translated),
+    "translation": (["text", "translation", "meant"], _written),
+    "text2text-generation": (["text", "in two sentences", "meant"], _written),
+    "summarization": (["text", "in a sentence", "meant"], _written),
 }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -19,7 +19,8 @@ from triarch.tasks._alignment import WORD
 if TYPE_CHECKING:
     from triarch.tasks._base import Task
 
-SHOWN_INTENTS, SHOWN_WORDS, SHOWN_TOKENS = 3, 5, 24
+SPLIT = "split: "  # what the starter is told that makes two sentences of one
+SHOWN_INTENTS, SHOWN_WORDS, SHOWN_TOKENS, SHOWN_WRITTEN = 3, 5, 24, 60
 
 
 @dataclass(frozen=True)
@@ -158,18 +159,27 @@ class Continuation:
 
 
 @dataclass(frozen=True)
-class Translated:
+class Written:
     text: str
     said: str
     meant: str
-    words: list[str]  # of the text
-    looks: list[tuple[str, list[float]]]  # each word of what is said, and how it divides its attention among these
 
     @property
     def points(self) -> tuple[int, int]:
         """Words that are meant, and those of them that are said."""
         meant = Counter(WORD.findall(self.meant.lower()))
         return (meant & Counter(WORD.findall(self.said.lower()))).total(), meant.total()
+
+
+@dataclass(frozen=True)
+class Aligned(Written):
+    words: list[str]  # of the text
+    looks: list[tuple[str, list[float]]]  # each word of what is said, and how it divides its attention among these
+
+
+@dataclass(frozen=True)
+class Summed(Written):
+    sources: list[Span]  # the sentences of the text that were looked at most, in its order, and how much
 
 
 @dataclass(frozen=True)
@@ -313,14 +323,35 @@ def continuations(go_on: Task) -> list[Continuation]:
     return found
 
 
-def translations(translate: Task) -> list[Translated]:
+def translations(translate: Task) -> list[Aligned]:
+    return [
+        _aligned(translate, asked, "translation", max_new_tokens=SHOWN_TOKENS) for asked in inputs()["translations"]
+    ]
+
+
+def _aligned(write: Task, asked: dict[str, str], name: str, **options: Any) -> Aligned:
+    (said,) = write(asked["text"], alignment="all", **options)
+    looks = [(word["word"], word["shares"]) for word in said["alignment"]]
+    return Aligned(asked["text"], said[f"{name}_text"], asked["meant"], WORD.findall(asked["text"]), looks)
+
+
+def rewritings(write: Task) -> list[Aligned]:
+    return [
+        _aligned(write, asked, "generated", prefix=SPLIT, max_new_tokens=SHOWN_WRITTEN)
+        for asked in inputs()["rewritings"]
+    ]
+
+
+def summaries(sum_up: Task) -> list[Summed]:
     found = []
-    for asked in inputs()["translations"]:
-        (said,) = translate(asked["text"], alignment="all", max_new_tokens=SHOWN_TOKENS)
-        looks = [(word["word"], word["shares"]) for word in said["alignment"]]
-        found.append(
-            Translated(asked["text"], said["translation_text"], asked["meant"], WORD.findall(asked["text"]), looks)
-        )
+    for asked in inputs()["summaries"]:
+        (said,) = sum_up(asked["text"], sources=True, max_new_tokens=SHOWN_WRITTEN)
+        shares: dict[tuple[int, int], float] = defaultdict(float)
+        for sentence in said["sources"]:
+            for one in sentence["sources"]:
+                shares[one["start"], one["end"]] += one["score"] / len(said["sources"])
+        sources = [Span(start, end, share, asked["text"][start:end]) for (start, end), share in sorted(shares.items())]
+        found.append(Summed(asked["text"], said["summary_text"], asked["meant"], sources))
     return found
 
 
@@ -334,4 +365,6 @@ TASKS: dict[str, Callable[[Any], list[Any]]] = {
     "next-sentence": pairs,
     "text-generation": continuations,
     "translation": translations,
+    "text2text-generation": rewritings,
+    "summarization": summaries,
 }
