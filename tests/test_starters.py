@@ -233,10 +233,8 @@ def test_options_of_a_task_are_said_by_the_starter(recipe, tmp_path):
     recipe.make(tmp_path / "run", tmp_path / "made", tasks={"summarization": {"prefix": "summarize: "}})
     sum_up = triarch.pipeline("summarization", tmp_path / "made")
     write = triarch.pipeline("text2text-generation", tmp_path / "made")
-    assert (
-        sum_up("A day.", max_new_tokens=4)[0]["summary_text"]
-        == (write("summarize: A day.", max_new_tokens=4)[0]["generated_text"])
-    )
+    (summary,), (written,) = sum_up("A day.", max_new_tokens=4), write("summarize: A day.", max_new_tokens=4)
+    assert summary["summary_text"] == written["generated_text"]
     assert sum_up.options({}).prefix == "summarize: "
 
 
