@@ -1,10 +1,8 @@
-"""Tasks of encoder–decoders beyond what tests/test_goldens.py asks: long texts, languages, where words come from."""
+"""Tasks of encoder–decoders beyond what tests/test_goldens.py asks: long texts, languages, the shell."""
 
 import json
-import random
 import warnings
 
-import numpy as np
 import pytest
 import torch
 import transformers
@@ -12,35 +10,18 @@ import transformers
 import pairs
 import tiny
 import triarch
+from from_sources import ADA, FEW, PAGE, french, pieces_of, task
 from triarch import limits
 from triarch.cli import main
 from triarch.errors import CorruptFile, InvalidInput, LimitExceeded, NotFound, TriarchError
 from triarch.generation.rows import Generated
-from triarch.inputs import sentences
-from triarch.tasks import _alignment
 
-FEW = {"num_beams": 1, "max_new_tokens": 4, "min_length": 0}
-PAGE = " ".join(tiny.SENTENCES) + "\n" + " ".join(reversed(tiny.SENTENCES)) + "\n\n"
 BOOK = PAGE * 30
-ADA = "Ada Lovelace lived in London."
 
 
 @pytest.fixture(params=["bart", "t5"])
 def model(request):
     return tiny.load(request.param)
-
-
-def task(name, model, **defaults):
-    return triarch.pipeline(name, tiny.load(model) if isinstance(model, str) else model, **defaults)
-
-
-def french(model, **defaults):
-    return task("translation_en_to_fr", model, **defaults)
-
-
-def pieces_of(made, text, **options):
-    """Those that a task reads a text in."""
-    return made.prepare(text, made.options(options)).notes
 
 
 def echo(made, monkeypatch):
@@ -179,6 +160,15 @@ def test_settings_of_a_task_that_are_no_table_are_refused(tmp_path):
 def test_a_length_of_twenty_that_a_task_says_holds(tmp_path):
     config = tiny.MODELS["bart"] | {"task_specific_params": {"summarization": {"max_length": 20}}}
     assert task("summarization", triarch.load(tiny.write_checkpoint(tmp_path, **config))).options({}).max_length == 20
+
+
+def test_details_are_those_of_all_pieces():
+    made = task("text2text-generation", "t5")
+    (record,) = made(PAGE, details=True, logprobs=0, **FEW)
+    parts = [made(piece.text, details=True, logprobs=0, **FEW)[0] for piece in pieces_of(made, PAGE).pieces]
+    assert [one["id"] for one in record["tokens"]] == [one["id"] for part in parts for one in part["tokens"]]
+    assert "length" in [part["finish_reason"] for part in parts]
+    assert (record["finish_reason"], record["score"]) == ("length", None)
 
 
 # Many inputs
@@ -449,183 +439,10 @@ def test_languages_that_the_checkpoint_says_need_not_be_given(tmp_path, segments
     assert other[1] == ours.processor.languages["de_DE"]
 
 
-# Where words come from
-
-
-def looking(made, monkeypatch, places, layers=2):
-    """The task with a model whose target tokens, in turn, look at the source tokens of these places alone."""
-
-    def alignment(input_ids, attention_mask, decoder_input_ids):
-        T, S = decoder_input_ids.shape[1], input_ids.shape[1]
-        maps = torch.full((1, 3, T, S), 0.1 / S)
-        for row, place in enumerate(places[:T]):
-            maps[0, :, row, place] += 0.9
-        blurred = torch.full((1, 3, T, S), 1 / S)
-        return [blurred, maps, blurred][-layers - 1 :] if layers > 1 else [maps]
-
-    monkeypatch.setattr(made.model, "alignment", alignment)
-    return made
-
-
-def aligned(made, text, target, **options):
-    """What `_alignment.words` says of a text and the ids of what was written from it."""
-    document = pieces_of(made, text, **options)
-    chosen = made.options(options | {"alignment": True})
-    return _alignment.words(made, document, [Generated(target, "", "stop")] * len(document.pieces), chosen)
-
-
-@pytest.mark.parametrize("prefix", ["", "translate English to French: "])
-def test_words_are_those_that_attention_points_at(monkeypatch, prefix):
-    made = french("t5", prefix=prefix)
-    before = len(made.processor.encode(prefix, special_tokens=False)) - (1 if prefix else 0)
-    target = made.processor.encode("London was closed", special_tokens=False).ids
-    assert len(target) == 3
-    source = made.processor.encode(prefix + "Ada lived in Berlin", special_tokens=False).tokens
-    assert source[-4:] == ["▁Ada", "▁lived", "▁in", "▁Berlin"]
-    places = [len(source) - 1, len(source) - 4, len(source) - 2]
-    assert before <= len(source) - 4
-    looking(made, monkeypatch, places)
-    found = aligned(made, "Ada lived in Berlin", target)
-    assert [(one["word"], one["source"], one["start"], one["end"]) for one in found] == [
-        ("London", "Berlin", 13, 19),
-        ("was", "Ada", 0, 3),
-        ("closed", "in", 10, 12),
-    ]
-    assert all(0.9 < one["score"] <= 1 for one in found)
-
-
-def test_a_single_layer_is_looked_at_itself(monkeypatch):
-    made = looking(french("t5", prefix=""), monkeypatch, [1], layers=1)
-    target = made.processor.encode("London", special_tokens=False).ids
-    assert aligned(made, "Ada lived", target)[0]["source"] == "lived"
-
-
-def test_places_count_characters_of_the_whole_input(monkeypatch):
-    made = looking(french("t5", prefix=""), monkeypatch, [0])
-    text = "Ada lived\n\n  Berlin"
-    target = made.processor.encode("London", special_tokens=False).ids
-    found = aligned(made, text, target)
-    assert [(one["source"], text[one["start"] : one["end"]]) for one in found] == [("Ada", "Ada"), ("Berlin", "Berlin")]
-
-
-@pytest.mark.parametrize("text", [ADA, "  The café 😀 was closed!", PAGE])
-def test_every_word_that_is_written_is_listed_with_its_place(model, text):
-    made = french(model)
-    (record,) = made(text, alignment=True, num_beams=1, max_new_tokens=7)
-    written = _alignment.WORD.findall(record["translation_text"])
-    assert written
-    assert [one["word"] for one in record["alignment"]] == written
-    assert all(text[one["start"] : one["end"]] == one["source"] for one in record["alignment"])
-    assert all(0 <= one["score"] <= 1 for one in record["alignment"])
-
-
 @pytest.mark.parametrize("language", [5, True, ["en"]])
 def test_a_language_that_is_no_text_is_refused(language):
     with pytest.raises(InvalidInput, match=r"src_lang is .*, wanted str"):
         task("translation", "marian")(ADA, src_lang=language, **FEW)
-
-
-def test_words_and_sentences_of_a_text_that_was_cut_come_from_what_was_read(model):
-    (record,) = french(model, long="truncate", alignment=True)(PAGE, **FEW)
-    read = len(pieces_of(french(model, long="truncate"), PAGE).pieces[0].encoding)
-    end = model.processor.encode(PAGE).offsets[read][0]
-    assert record["alignment"]
-    assert all(one["end"] <= end for one in record["alignment"])
-    (record,) = task("summarization", model, long="truncate", sources=True)(PAGE, **FEW)
-    assert record["sources"]
-
-
-@pytest.mark.parametrize("name, key", [("text2text-generation", "generated"), ("summarization", "summary")])
-def test_every_task_that_writes_from_a_source_says_where_words_come_from(model, name, key):
-    (record,) = task(name, model)(ADA, alignment=True, prefix="", **FEW)
-    assert [one["word"] for one in record["alignment"]] == _alignment.WORD.findall(record[f"{key}_text"])
-
-
-@pytest.mark.parametrize("stop", [[], ["o"]])
-def test_words_of_a_text_that_was_cut_off_are_listed_too(stop):
-    made = french("t5")
-    (record,) = made(ADA, alignment=True, stop=stop, **FEW | {"max_new_tokens": 9})
-    assert [one["word"] for one in record["alignment"]] == _alignment.WORD.findall(record["translation_text"])
-
-
-def test_sentences_name_those_of_the_source_the_most_looked_at_first(monkeypatch):
-    made = task("summarization", "bart")
-    text = "Ada lived in London. Paris is the capital. I love this film. It was a game."
-    offsets = made.processor.encode(text).offsets
-    place = next(i for i, (start, end) in enumerate(offsets) if text[start:end].strip() == "capital")
-    looking(made, monkeypatch, [place] * 64)
-    (record,) = made(text, sources=True, **FEW)
-    for one in record["sources"]:
-        assert one["sources"][0]["text"] == "Paris is the capital."
-        assert [text[found["start"] : found["end"]] for found in one["sources"]] == [
-            found["text"] for found in one["sources"]
-        ]
-        scores = [found["score"] for found in one["sources"]]
-        assert scores == sorted(scores, reverse=True)
-        assert len(scores) == _alignment.SUPPORT
-
-
-def test_sources_of_a_long_text_point_at_it(model):
-    made = task("summarization", model)
-    (record,) = made(PAGE, sources=True, **FEW)
-    assert record["sources"]
-    for one in record["sources"]:
-        assert all(PAGE[found["start"] : found["end"]] == found["text"] for found in one["sources"])
-
-
-def test_shares_sum_to_one():
-    attention = np.random.RandomState(0).dirichlet(np.ones(5), size=3)
-    source, target = [(0, 0), (0, 3), (3, 6), (7, 9), (0, 0)], [(0, 2), (2, 5), (5, 5)]
-    shares = _alignment._shares(attention, source, target, (0, 5), [(0, 6), (7, 9)])
-    assert shares.sum() == pytest.approx(1)
-    assert shares[0] == pytest.approx(attention[:2, 1:3].sum() / attention[:2, 1:4].sum())
-    assert not len(_alignment._shares(attention, source, target, (6, 7), [(0, 6)]))
-
-
-def test_details_are_those_of_all_pieces():
-    made = task("text2text-generation", "t5")
-    (record,) = made(PAGE, details=True, logprobs=0, **FEW)
-    parts = [made(piece.text, details=True, logprobs=0, **FEW)[0] for piece in pieces_of(made, PAGE).pieces]
-    assert [one["id"] for one in record["tokens"]] == [one["id"] for part in parts for one in part["tokens"]]
-    assert "length" in [part["finish_reason"] for part in parts]
-    assert (record["finish_reason"], record["score"]) == ("length", None)
-
-
-# Pieces
-
-
-def random_text(seed):
-    draw = random.Random(seed)
-    letters = "ab C.!?\n \t…。é😀\"'"
-    return "".join(draw.choices(letters, k=draw.randrange(200)))
-
-
-@pytest.mark.parametrize("seed", range(60))
-def test_pieces_joined_are_the_text_and_each_fits(seed):
-    text, room = random_text(seed), random.Random(seed).randrange(1, 30)
-    found = sentences.pieces(text, lambda part: len(part.strip()), room)
-    assert "".join(found) == text
-    assert all(len(part.strip()) <= room for part in found)
-
-
-@pytest.mark.parametrize("text", ["x" * 5000, " " * 5000, " " * 3000 + "x" * 3000, "x" + " " * 5000 + "x", "。" * 999])
-def test_a_text_without_sentences_is_split_all_the_same(text):
-    found = sentences.pieces(text, lambda part: len(part.strip()), 7)
-    assert "".join(found) == text
-    assert all(len(part.strip()) <= 7 for part in found)
-    assert all(part.strip() for part in found) or not text.strip()
-
-
-@pytest.mark.parametrize("text", ["", "x", " x\n", "xy", "  xyz  "])
-def test_characters_that_do_not_fit_stand_alone(text):
-    found = sentences.pieces(text, lambda part: 9 * len(part.strip()), 5)
-    assert "".join(found) == text
-    assert all(len(part.strip()) <= 1 for part in found)
-
-
-def test_pieces_are_of_like_length():
-    found = sentences.pieces(" ".join(["One two three."] * 64), len, 250)
-    assert max(map(len, found)) - min(map(len, found)) <= 15
 
 
 # From the shell
