@@ -115,6 +115,11 @@ def test_a_metric_that_is_no_number_is_no_result_for_the_hub():
     assert [metric["type"] for result in results for metric in result["metrics"]] == ["accuracy"]
 
 
+def test_what_was_left_out_of_a_measurement_is_said():
+    measured = Data("test.csv", "test", 50, note="3 rows left out")
+    assert "Measured on test.csv (test, 50 rows; 3 rows left out)." in card.render(facts(measured_on=measured))
+
+
 def test_measuring_on_what_the_best_was_chosen_by_is_said():
     assert "the numbers flatter the model" in card.render(facts())
     assert "flatter" not in card.render(facts(measured_on=Data("test.csv", "test", 50)))

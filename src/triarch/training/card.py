@@ -168,7 +168,7 @@ def _results(facts: Facts) -> str:
         return "## Results\n\nNothing was measured."
     data = facts.measured_on
     rows = [(name, f"{value:.4g}") for name, value in facts.metrics.items()]
-    on = f"{_md(data.name)} ({_md(data.part)}, {data.rows:,} rows)"
+    on = f"{_md(data.name)} ({_md(data.part)}, {data.rows:,} rows{_md('; ' + data.note if data.note else '')})"
     seen = " The best step was chosen on these same rows, so the numbers flatter the model." if _chosen(facts) else ""
     return f"## Results\n\nMeasured on {on}.{seen}\n\n{_table(['metric', 'value'], rows)}"
 

@@ -117,7 +117,10 @@ def _last_measurement(running: Run) -> tuple[Data | None, dict[str, float], Mist
         return None, {}, Mistakes()
     planned.note(f"measuring on the {part} data")
     metrics, outcomes = running.measure(source.examples)
-    return _data(_name(names), part, source), metrics, mistakes(running.learner, source, outcomes)
+    data = _data(_name(names), part, source)
+    if texts := writing.said(planned.objective, len(source.examples)):
+        data = replace(data, note="; ".join(filter(None, (data.note, f"written were {texts}"))))
+    return data, metrics, mistakes(running.learner, source, outcomes)
 
 
 def _data(name: str, part: str, source: Source) -> Data:
