@@ -13,7 +13,7 @@ from pathlib import Path
 from prepare import SPLIT, SUMMARIZE
 
 from triarch import pipeline
-from triarch.inputs.sentences import sentence_ends
+from triarch.inputs.text.sentences import sentence_ends
 from triarch.metrics import texts
 
 

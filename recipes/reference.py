@@ -20,8 +20,8 @@ import torch
 import transformers
 
 from triarch import hub
+from triarch.data.reading import read
 from triarch.objectives import objective
-from triarch.training.data.reading import read
 
 
 def classification(rows, tokenizer, labels):

@@ -8,7 +8,6 @@ import sys
 import threading
 
 import pytest
-
 import tiny
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"

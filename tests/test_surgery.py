@@ -2,18 +2,18 @@
 
 import json
 
+import exercises
 import pytest
+import tiny
 import torch
 import torch.nn.functional as F
 import transformers
 
-import exercises
-import tiny
 import triarch
 from triarch import surgery
 from triarch.cli import main
 from triarch.errors import InvalidInput, NotFound, UnsafeFile, Unsupported
-from triarch.inputs.train_vocabulary import save_vocabulary, train_vocabulary
+from triarch.inputs.text.train_vocabulary import save_vocabulary, train_vocabulary
 from triarch.models import family
 from triarch.training.parameters import trained
 

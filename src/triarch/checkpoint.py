@@ -22,10 +22,9 @@ from triarch.errors import (
 )
 from triarch.family import Network, TextFormat
 from triarch.files import PLAIN_NAME, Folder, replacing, write_text
-from triarch.inputs.text import TextProcessor, load_text
+from triarch.inputs.text.processor import TextProcessor, load_text
 from triarch.layers import low_rank
 from triarch.models import Family, family
-from triarch.models import scores as scores_of
 from triarch.weights import adapters, files, table
 from triarch.weights.adapters import Adapter
 from triarch.weights.stored import Entry
@@ -47,7 +46,7 @@ def load(
     model: str | os.PathLike[str],
     *,
     head: str | None = None,
-    scores: Sequence[str] = (),
+    scores: Sequence[type | str] = (),
     dtype: str | torch.dtype = "auto",
     device: str | int | torch.device = "auto",
     revision: str | None = None,
@@ -58,9 +57,9 @@ def load(
     """Load a checkpoint in eval mode: a folder, or a repo id from the hub or its cache.
 
     `head` is an architecture by the name config.json would give it; without it, the checkpoint's own, or one that gives
-    any of `scores` (types of `family.py`) and whose weights the file holds. `new_head=True` takes the first head of the
-    family that gives them where the file holds none, and starts afresh what the head needs and the file lacks, or has
-    for other `labels`; the model's `fresh` lists it. `dtype` "auto" is what the config says, else what the
+    any of `scores` (types of `kinds`, or their names) and whose weights the file holds. `new_head=True` takes the first
+    head of the family that gives them where the file holds none, and starts afresh what the head needs and the file
+    lacks, or has for other `labels`; the model's `fresh` lists it. `dtype` "auto" is what the config says, else what the
     file holds.
 
     A folder with a low-rank adapter gives the model it was trained on with the adapter's weights merged in. That model
@@ -73,7 +72,8 @@ def load(
     if labels is not None:
         raw = raw | label_tables(labels)
     config = kind.config(raw)
-    architecture = head or heads.choose(kind, config, entries, scores, new_head=new_head)
+    wanted = [one if isinstance(one, str) else one.__name__ for one in scores]
+    architecture = head or heads.choose(kind, config, entries, wanted, new_head=new_head)
     network = kind.outline(config, architecture)
     table.untie(network, kind.weights, entries)
     for adapter in found.adapters:
@@ -151,8 +151,8 @@ def _described(chain: list[tuple[Folder, Adapter]], bottom: Folder) -> tuple[dic
             scores = next((scores for scores, task in adapters.TASKS.items() if task == adapter.task), None)
             if adapter.architecture in kind.heads:
                 raw = raw | {"architectures": [adapter.architecture]}
-            elif scores is not None and scores_of(kind.head(heads.own(kind, kind.config(raw)))).__name__ != scores:
-                raw = raw | {"architectures": [heads.giving(kind, scores)]}
+            elif scores is not None and kind.kind(heads.own(kind, kind.config(raw))) is not scores:
+                raw = raw | {"architectures": [heads.giving(kind, scores.__name__)]}
             return raw, kind
     return describe(bottom)
 
@@ -306,7 +306,7 @@ def save_adapter(model: Network, folder: str | os.PathLike[str], *, base: str | 
         dropout=dropout,
         rslora=rslora,
         base=os.path.abspath(name) if os.path.isdir(name) else name,
-        scores=scores_of(type(model.head)).__name__,
+        scores=model.kind,
         architecture=model.architecture,
     )
     factors = {name: (layer.a.detach(), layer.b.detach()) for name, layer in layers.items()}

@@ -1,98 +1,20 @@
-"""The words a family file is written in, besides its config and its weight table: what heads return, how text is read.
+"""The words a family file is written in, besides its config and its weight table: how text is read, the base of models.
 
 Shapes: B sequences, T tokens, D hidden size, V vocabulary, L labels, C choices.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
 from triarch.config import Config
 from triarch.errors import InvalidInput
+from triarch.kinds import Scores
 from triarch.layers.cache import Cache
 from triarch.layers.embeddings import last_end
 from triarch.layers.source import Source
-
-# What heads return. The type is also the kind of the head: a task asks for one of these, never for a family's name.
-
-
-class Features(NamedTuple):
-    """The trunk alone."""
-
-    last_hidden_state: Tensor  # (B, T, D)
-    pooler_output: Tensor | None = None  # (B, D); None where family or checkpoint has no pooler
-
-
-class WordScores(NamedTuple):
-    """A score for every word at every position."""
-
-    logits: Tensor  # (B, T, V); or (N, V), of the positions that were asked for
-
-
-class NextWordScores(NamedTuple):
-    """At every position a score for every word as the next one."""
-
-    logits: Tensor  # (B, T, V); or (N, V), of the positions that were asked for
-
-
-class TargetWordScores(NamedTuple):
-    """At every position of a target a score for every word as the next one, given the source it is written from."""
-
-    logits: Tensor  # (B, T, V); or (N, V), of the positions that were asked for
-
-
-class FollowsScores(NamedTuple):
-    """Whether the second segment follows the first."""
-
-    logits: Tensor  # (B, 2); class 0: it follows
-
-
-class PretrainingScores(NamedTuple):
-    """Words and next sentence together."""
-
-    prediction_logits: Tensor  # (B, T, V); or (N, V), of the positions that were asked for
-    seq_relationship_logits: Tensor  # (B, 2); class 0: the second segment follows the first
-
-
-class LabelScores(NamedTuple):
-    """One set of labels for the whole sequence."""
-
-    logits: Tensor  # (B, L)
-
-
-class ChoiceScores(NamedTuple):
-    """One score for each of several continuations."""
-
-    logits: Tensor  # (B, C)
-
-
-class TokenScores(NamedTuple):
-    """One set of labels for each token."""
-
-    logits: Tensor  # (B, T, L)
-
-
-class SpanScores(NamedTuple):
-    """Where a span begins and where it ends."""
-
-    start_logits: Tensor  # (B, T)
-    end_logits: Tensor  # (B, T)
-
-
-Scores = (
-    Features
-    | WordScores
-    | NextWordScores
-    | TargetWordScores
-    | FollowsScores
-    | PretrainingScores
-    | LabelScores
-    | ChoiceScores
-    | TokenScores
-    | SpanScores
-)
 
 
 @dataclass(frozen=True)
@@ -139,6 +61,7 @@ class Network(nn.Module):
     head: nn.Module
     family: Any  # the models.Family it was built from
     architecture: str  # the name of its head, as config.json has it
+    kind: type  # of the scores that its head gives, one of `kinds`
     processor: Any = None  # raw input -> dict of tensors, and back
     sidecars: dict[str, bytes]  # small files that lay beside the weights and are saved with them
     fresh: Sequence[str] = ()  # our names of the parameters that loading started afresh

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from triarch.config import Config
 from triarch.errors import InvalidInput, Unsupported, show
 from triarch.models import Family
-from triarch.models import scores as scores_of
 from triarch.weights import table
 from triarch.weights.stored import Entry
 
@@ -26,8 +25,8 @@ def own(kind: Family, config: Config) -> str:
 
 
 def giving(kind: Family, scores: str) -> str:
-    """The first head of a family that gives these scores, by the names of `family.py`. Raises Unsupported for none."""
-    given = {architecture: scores_of(head).__name__ for architecture, head in kind.heads.items()}
+    """The first head of a family that gives these scores, by the names of `kinds`. Raises Unsupported for none."""
+    given = {architecture: kind.kind(architecture).__name__ for architecture in kind.heads}
     for architecture, gives in given.items():
         if gives == scores:
             return architecture
@@ -46,11 +45,11 @@ def choose(
     if new_head and wanted and first not in kind.heads:
         return giving(kind, wanted[0])
     known = first in kind.heads
-    if not wanted or (known and scores_of(kind.head(first)).__name__ in wanted):
+    if not wanted or (known and kind.kind(first).__name__ in wanted):
         return first
-    for name, head in kind.heads.items():
+    for name in kind.heads:
         needed = set(weights_of(kind, config, name).values()) - set(kind.weights.zeros)
-        held = scores_of(head).__name__ in wanted and entries.keys() >= needed
+        held = kind.kind(name).__name__ in wanted and entries.keys() >= needed
         if held and not (known and borrows(kind, config, name, first)):
             return name
     if new_head:

@@ -19,12 +19,11 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE.parent))
-
-import torch  # noqa: E402
-import transformers  # noqa: E402
+sys.path.insert(0, str(HERE.parent / "helpers"))
 
 import tiny  # noqa: E402
+import torch  # noqa: E402
+import transformers  # noqa: E402
 
 Case = tuple[str, dict, list, dict]  # model, init, args, call
 

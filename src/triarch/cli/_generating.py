@@ -27,7 +27,7 @@ def _schema(_context: click.Context, _option: click.Parameter, given: str | None
             data = file.read(limits.JSON_BYTES + 1)
     except OSError as error:
         raise click.BadParameter(f"no JSON and no file to read: {show(given)} ({error.strerror}).") from None
-    from triarch.inputs.rows import decoded
+    from triarch.data.inputs import decoded
 
     return decoded(data, given, limits.JSON_BYTES)
 

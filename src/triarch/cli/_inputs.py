@@ -60,7 +60,7 @@ def read(context: click.Context, inputs: tuple[str, ...], name: str, kind: str |
 
 def _read(given: str, name: str, kind: str | None) -> Iterator[Any]:
     """The rows of one INPUT: a text is one, a file or a pipe has many."""
-    from triarch.inputs.rows import read_rows, rows_of
+    from triarch.data.inputs import read_rows, rows_of
 
     if given == "-":
         yield from rows_of(sys.stdin.buffer, "stdin", name, kind or "lines")

@@ -89,7 +89,7 @@ def _typed() -> Iterator[str]:
 
 
 def _piped() -> Iterator[str]:
-    from triarch.inputs.rows import numbered_lines
+    from triarch.data.inputs import numbered_lines
 
     for _, line in numbered_lines(sys.stdin.buffer, "stdin"):
         if isinstance(line, TriarchError):

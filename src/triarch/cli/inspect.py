@@ -29,7 +29,6 @@ def facts(model: str, revision: str | None = None) -> dict[str, Any]:
     """All that can be said of a checkpoint without reading its weights. Raises what `load` would."""
     from triarch import heads
     from triarch.checkpoint import opened
-    from triarch.models import scores
     from triarch.tasks import task_class, tasks
 
     found = opened(model, revision=revision)
@@ -38,7 +37,7 @@ def facts(model: str, revision: str | None = None) -> dict[str, Any]:
     architecture = heads.choose(kind, config, entries)
     used = _fitted(kind, config, entries, architecture)
     kept = {name: entry for name, entry in entries.items() if name in used or not kind.weights.ignores(name)}
-    gives = scores(kind.head(architecture)).__name__
+    gives = kind.kind(architecture)
     served = [
         name
         for name in kind.heads
@@ -92,7 +91,7 @@ def _fits(kind: Any, config: Any, entries: dict[str, Any], architecture: str) ->
 
 
 def _tokenizer(processor: Any) -> dict[str, Any] | None:
-    from triarch.inputs.vocabulary import ROLES
+    from triarch.inputs.text.vocabulary import ROLES
 
     if processor is None:
         return None
@@ -107,7 +106,7 @@ def _tokenizer(processor: Any) -> dict[str, Any] | None:
 def _sentence(folder: Any) -> dict[str, Any] | None:
     """What the files of sentence-transformers ask for, where they are there."""
     from triarch.checkpoint import sidecars_of
-    from triarch.inputs.sentence_recipe import recipe
+    from triarch.inputs.text.sentence_recipe import recipe
 
     if not folder.has("modules.json"):
         return None

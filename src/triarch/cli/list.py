@@ -46,17 +46,17 @@ def _families() -> list[dict[str, Any]]:
 
 
 def _heads() -> list[dict[str, Any]]:
-    from triarch.models import families, family, scores
+    from triarch.models import families, family
     from triarch.tasks import task_class, tasks
 
-    def served(gives: str) -> list[str]:
+    def served(gives: type) -> list[str]:
         return [name for name in tasks() if gives in task_class(name).NEEDS]
 
     return [
-        {"family": name, "head": head, "gives": gives, "tasks": served(gives)}
+        {"family": name, "head": head, "gives": gives.__name__, "tasks": served(gives)}
         for name in families()
-        for head, made in family(name).heads.items()
-        for gives in [scores(made).__name__]
+        for head in family(name).heads
+        for gives in [family(name).kind(head)]
     ]
 
 

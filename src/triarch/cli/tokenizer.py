@@ -14,7 +14,7 @@ from triarch.errors import SOME_FAILED, InvalidInput, TriarchError, Unsupported,
 from triarch.files import parse_json
 
 if TYPE_CHECKING:
-    from triarch.inputs.text import TextProcessor
+    from triarch.inputs.text.processor import TextProcessor
 
 
 @click.group()
@@ -86,7 +86,7 @@ def train(
     from tqdm import tqdm
 
     from triarch import models
-    from triarch.inputs.train_vocabulary import save_vocabulary, train_vocabulary
+    from triarch.inputs.text.train_vocabulary import save_vocabulary, train_vocabulary
 
     text_format = models.family(family).text
     if text_format is None:
@@ -217,7 +217,7 @@ def _write_all(rows: Iterator[Any], answer: Callable[[Any], Any], form: str | No
 
 def _texts(files: Iterable[str], column: str, kind: str | None) -> Iterator[str]:
     """The texts of all files. A row that cannot be read ends it: a vocabulary is of all texts or of none."""
-    from triarch.inputs.rows import read_rows, rows_of
+    from triarch.data.inputs import read_rows, rows_of
 
     for name in files:
         found = rows_of(sys.stdin.buffer, "stdin", column, kind or "lines") if name == "-" else None

@@ -24,7 +24,7 @@ from triarch.generation.sampling import Choose, Draw, likeliest, sample
 from triarch.generation.settings import NEW_TOKENS, WRITES, Settings
 from triarch.generation.speculation import Draft, Guess, Lookup, alike, check_draft, speculate
 from triarch.generation.structure import form_of
-from triarch.models import scores as scores_of
+from triarch.kinds import TargetWordScores
 
 Cancelled = Callable[[], bool]
 
@@ -100,13 +100,12 @@ class _Job:
     """One call: what was given, checked, and what has come of it."""
 
     def __init__(self, model: Network, inputs: Any, settings: Settings, prefix: Prefix | None):
-        kind = scores_of(type(model.head)).__name__
-        if kind not in WRITES:
+        if model.kind not in WRITES:
             raise Unsupported(f"{model.architecture} does not score next words; choose a checkpoint that generates")
         self.model, self.settings, self.prefix = model, settings, prefix
         self.prompts, self.single = prompts.read(model, inputs)
         self.sources: list[list[int]] | None = None  # of an encoder–decoder; its prompts are what targets begin with
-        if kind == "TargetWordScores":
+        if model.kind is TargetWordScores:
             self.sources, self.prompts = self.prompts, [beginning(model, settings)] * len(self.prompts)
             self._check_sources()
         self.vocab: int = model.config.target_vocab_size

@@ -11,7 +11,7 @@ from torch import Tensor
 if TYPE_CHECKING:
     from triarch.generation.settings import Settings
     from triarch.generation.structure import Form
-    from triarch.inputs.text import TextProcessor
+    from triarch.inputs.text.processor import TextProcessor
 
 Reason = Literal["stop", "length", "time", "cancelled"]
 BEFORE = 4  # tokens before the new ones that may change how these are spelled: as many as a character has bytes

@@ -12,7 +12,7 @@ from urllib.parse import unquote
 
 from triarch import limits
 from triarch.errors import InvalidInput, LimitExceeded, show
-from triarch.inputs.text import check_text
+from triarch.inputs.text.processor import check_text
 from triarch.suggest import did_you_mean
 
 # Words of a schema that are followed

@@ -19,7 +19,7 @@ from triarch.family import Network
 from triarch.generation import prompts as given
 from triarch.generation.filters import check_finite
 from triarch.generation.inference import Decoder
-from triarch.models import scores as scores_of
+from triarch.kinds import NextWordScores
 
 ROW_TOKENS = 4096  # of prompts and continuations that are worked on at once, each with the cache of its prompt
 
@@ -76,7 +76,7 @@ def score_ids(
 
     Raises as `score` does.
     """
-    if scores_of(type(model.head)).__name__ != "NextWordScores":
+    if model.kind is not NextWordScores:
         raise Unsupported(f"{model.architecture} does not score next words; choose a checkpoint that generates")
     _check(model, prompts, continuations)
     decoder = Decoder(model, prompts)

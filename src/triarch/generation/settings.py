@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from triarch import limits
 from triarch.checks import check_fields, fits, kinds
 from triarch.errors import CorruptFile, InvalidInput, LimitExceeded, Unsupported, show
+from triarch.kinds import NextWordScores, TargetWordScores
 from triarch.suggest import did_you_mean
 
 if TYPE_CHECKING:
     from triarch.family import Network
 
-WRITES = ("NextWordScores", "TargetWordScores")  # kinds of heads that can generate, by their names in family.py
+WRITES = (NextWordScores, TargetWordScores)  # kinds of scores that can generate
 NEW_TOKENS = 256  # where nothing says how many, and the model has room for them
 CONFIG = "generation_config.json"
 # Keys of a checkpoint that ask for what is not implemented, unless they hold one of these
@@ -290,11 +291,9 @@ def make(
         kind(**wanted)  # raises what is wrong with the call alone
         raise InvalidInput(f"{CONFIG} and the call together: {error}") from None
     _check_effect(made, wanted)
-    if idle := [name for name in OF_SOURCE if wanted.get(name) is not None]:
-        from triarch.models import scores  # which loads torch, as the model has
-
-        if scores(type(model.head)).__name__ != "TargetWordScores":
-            raise InvalidInput(f"{' and '.join(idle)} do nothing to {model.architecture}, which has no encoder")
+    idle = [name for name in OF_SOURCE if wanted.get(name) is not None]
+    if idle and model.kind is not TargetWordScores:
+        raise InvalidInput(f"{' and '.join(idle)} do nothing to {model.architecture}, which has no encoder")
     return made
 
 

@@ -18,7 +18,6 @@ from triarch.generation.filters import Filter, SoFar, apply
 from triarch.generation.inference import Decoder, Steps
 from triarch.generation.rows import Row, Stops
 from triarch.generation.sampling import Choose, choose_next
-from triarch.models import scores as scores_of
 
 LONGEST = 3  # tokens that are looked up together
 
@@ -105,9 +104,9 @@ def alike(guess: Guess, model: Network) -> Guess:
 
 def check_draft(model: Network, draft: object) -> None:
     """Raises InvalidInput for a model whose tokens are not those of the model that it guesses for."""
-    kind = scores_of(type(model.head))
-    if not isinstance(draft, Network) or scores_of(type(draft.head)) is not kind:
-        raise InvalidInput(f"assistant_model is {show(type(draft).__name__)}, wanted a loaded model of {kind.__name__}")
+    if not isinstance(draft, Network) or draft.kind is not model.kind:
+        wanted = f"a loaded model of {model.kind.__name__}"
+        raise InvalidInput(f"assistant_model is {show(type(draft).__name__)}, wanted {wanted}")
     ours, theirs = model.config.target_vocab_size, draft.config.target_vocab_size
     if ours != theirs:
         raise InvalidInput(f"assistant_model has {theirs:,} tokens, the model {ours:,}; give one with the same tokens")

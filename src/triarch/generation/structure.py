@@ -26,8 +26,8 @@ from triarch.generation import schemas
 from triarch.generation.filters import NEVER, SoFar
 from triarch.generation.schemas import check_size
 from triarch.generation.settings import Settings
-from triarch.inputs.sentencepiece import SPACE
-from triarch.inputs.text import TextProcessor
+from triarch.inputs.text.processor import TextProcessor
+from triarch.inputs.text.sentencepiece import SPACE
 
 if TYPE_CHECKING:
     from llguidance import LLMatcher

@@ -48,6 +48,10 @@ class Family:
             )
         return self.heads[architecture]
 
+    def kind(self, architecture: str) -> type:
+        """What kind of scores a head gives. Raises as `head`."""
+        return scores(self.head(architecture))
+
     def build(self, config: Config, architecture: str, device: torch.device | str = "cpu") -> Network:
         """A model with fresh weights."""
         with torch.device(device):
@@ -61,7 +65,7 @@ class Family:
 
     def _make(self, config: Config, architecture: str) -> Network:
         model: Network = self.module.Model(config, self.head(architecture))
-        model.family, model.architecture, model.sidecars = self, architecture, {}
+        model.family, model.architecture, model.kind, model.sidecars = self, architecture, self.kind(architecture), {}
         return model.eval()
 
 

@@ -14,15 +14,8 @@ from torch import Tensor, nn
 from triarch import config, limits
 from triarch.config import hf
 from triarch.errors import InvalidInput, Unsupported
-from triarch.family import (
-    Alias,
-    EncoderDecoder,
-    Features,
-    LabelScores,
-    SpanScores,
-    TargetWordScores,
-    TextFormat,
-)
+from triarch.family import Alias, EncoderDecoder, TextFormat
+from triarch.kinds import Features, LabelScores, SpanScores, TargetWordScores
 from triarch.layers.attention import causal_mask, padding_mask
 from triarch.layers.cache import Cache, positions_of
 from triarch.layers.dropout import Dropout

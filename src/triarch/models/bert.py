@@ -13,16 +13,15 @@ from torch import Tensor, nn
 from triarch import config, limits
 from triarch.config import hf
 from triarch.errors import InvalidInput
-from triarch.family import (
+from triarch.family import Network, TextFormat
+from triarch.kinds import (
     ChoiceScores,
     Features,
     FollowsScores,
     LabelScores,
-    Network,
     PretrainingScores,
     Scores,
     SpanScores,
-    TextFormat,
     TokenScores,
     WordScores,
 )

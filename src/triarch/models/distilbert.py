@@ -13,17 +13,8 @@ from torch import Tensor, nn
 from triarch import config, limits
 from triarch.config import hf
 from triarch.errors import InvalidInput
-from triarch.family import (
-    ChoiceScores,
-    Features,
-    LabelScores,
-    Network,
-    Scores,
-    SpanScores,
-    TextFormat,
-    TokenScores,
-    WordScores,
-)
+from triarch.family import Network, TextFormat
+from triarch.kinds import ChoiceScores, Features, LabelScores, Scores, SpanScores, TokenScores, WordScores
 from triarch.layers.attention import padding_mask
 from triarch.layers.dropout import Dropout
 from triarch.layers.embeddings import check_length, fold, look_up

@@ -15,16 +15,8 @@ from torch import Tensor, nn
 from triarch import config, limits
 from triarch.config import hf
 from triarch.errors import InvalidInput
-from triarch.family import (
-    Features,
-    LabelScores,
-    Network,
-    NextWordScores,
-    Scores,
-    SpanScores,
-    TextFormat,
-    TokenScores,
-)
+from triarch.family import Network, TextFormat
+from triarch.kinds import Features, LabelScores, NextWordScores, Scores, SpanScores, TokenScores
 from triarch.layers.attention import attend, causal_mask
 from triarch.layers.cache import Cache, KeyValues, positions_of
 from triarch.layers.dropout import Dropout

@@ -20,17 +20,8 @@ from torch import Tensor, nn
 from triarch import config, limits
 from triarch.config import hf
 from triarch.errors import InvalidInput, Unsupported, show, some
-from triarch.family import (
-    Alias,
-    Features,
-    LabelScores,
-    Network,
-    NextWordScores,
-    Scores,
-    SpanScores,
-    TextFormat,
-    TokenScores,
-)
+from triarch.family import Alias, Network, TextFormat
+from triarch.kinds import Features, LabelScores, NextWordScores, Scores, SpanScores, TokenScores
 from triarch.layers import rotary
 from triarch.layers.attention import attend, causal_mask
 from triarch.layers.cache import Cache, KeyValues, lengths_of, positions_of

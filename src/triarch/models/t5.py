@@ -16,16 +16,8 @@ from torch import Tensor, nn
 from triarch import config, limits
 from triarch.config import hf
 from triarch.errors import InvalidInput, Unsupported, show
-from triarch.family import (
-    Alias,
-    EncoderDecoder,
-    Features,
-    LabelScores,
-    SpanScores,
-    TargetWordScores,
-    TextFormat,
-    TokenScores,
-)
+from triarch.family import Alias, EncoderDecoder, TextFormat
+from triarch.kinds import Features, LabelScores, SpanScores, TargetWordScores, TokenScores
 from triarch.layers.attention import attend, attend_source, causal_mask, padding_mask
 from triarch.layers.cache import Cache, KeyValues
 from triarch.layers.dropout import Dropout

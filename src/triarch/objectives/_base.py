@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from triarch.family import Network
-    from triarch.inputs.text import TextProcessor
+    from triarch.inputs.text.processor import TextProcessor
 
 IGNORED = -100  # a target that no loss looks at, by the convention of torch's cross_entropy
 
@@ -80,7 +80,7 @@ class Objective:
     """
 
     NAME: ClassVar[str]  # as recipes write it: the name of its file, with dashes
-    SCORES: ClassVar[str]  # the kind of head it trains, by the names in family.py
+    SCORES: ClassVar[type]  # the kind of scores it trains, of `kinds`
     READS: ClassVar[str] = "rows"  # or "documents", sentences of running text; or "texts", all of it to the letter
     FIELDS: ClassVar[tuple[str, ...]] = ()  # columns of its rows, if these are its own; those ending in ? may be absent
     METRIC: ClassVar[str] = "loss"  # the one by which the best model is kept

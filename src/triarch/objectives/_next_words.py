@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from triarch import metrics
-from triarch.inputs.token_bytes import token_bytes
+from triarch.inputs.text.token_bytes import token_bytes
+from triarch.kinds import NextWordScores
 from triarch.objectives._base import IGNORED, Batch, Example, Objective
 from triarch.objectives._losses import cross_entropy, guesses, padded_targets
 
@@ -28,7 +29,7 @@ class NextWords(Objective):
     """The target of an example has the token that follows each of its own, or IGNORED; its note has the lengths of the
     texts that share it, of which none looks at another."""
 
-    SCORES: ClassVar[str] = "NextWordScores"
+    SCORES: ClassVar[type] = NextWordScores
     CLASSES: ClassVar[str | None] = "words"
 
     def batch(self, examples: Sequence[Example]) -> Batch:

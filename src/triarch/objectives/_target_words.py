@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from triarch.errors import InvalidInput, show
-from triarch.inputs.token_bytes import token_bytes
+from triarch.inputs.text.token_bytes import token_bytes
+from triarch.kinds import TargetWordScores
 from triarch.objectives._base import IGNORED, Batch, Example
 from triarch.objectives._losses import cross_entropy, padded_targets
 from triarch.objectives._next_words import NextWords
@@ -24,14 +25,14 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from triarch.family import Network
-    from triarch.inputs.text import TextProcessor
+    from triarch.inputs.text.processor import TextProcessor
 
 
 @dataclass(kw_only=True)
 class TargetWords(NextWords):
     """The ids of an example are its source, the target has the tokens to be written, special ones included."""
 
-    SCORES: ClassVar[str] = "TargetWordScores"
+    SCORES: ClassVar[type] = TargetWordScores
 
     label_smoothing: float = 0.0  # the share of what is right that all words divide among them
     max_tokens: int | None = None  # of one source, special ones included; none: what the model takes

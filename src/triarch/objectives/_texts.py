@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 
+from triarch.kinds import LabelScores
 from triarch.objectives._base import Batch, Example, Objective
 from triarch.objectives._losses import rows
 from triarch.objectives._windows import Long, Part, by_row, kept, parts, text_in, windows
@@ -31,7 +32,7 @@ class TextObjective(Objective):
     """Each window of a long text is an example. In measuring they have one answer, from their scores averaged by
     length, as the task of the same head has it."""
 
-    SCORES: ClassVar[str] = "LabelScores"
+    SCORES: ClassVar[type] = LabelScores
     FIELDS: ClassVar[tuple[str, ...]] = ("text", "text_pair?", "label")
 
     long: Long = "window"  # a text longer than max_tokens is read in windows, cut, or refused

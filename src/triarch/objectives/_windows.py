@@ -13,7 +13,7 @@ from triarch.objectives._base import Example
 if TYPE_CHECKING:
     from tokenizers import Encoding
 
-    from triarch.inputs.text import Text, TextProcessor
+    from triarch.inputs.text.processor import Text, TextProcessor
 
 Long = Literal["window", "truncate", "error"]
 

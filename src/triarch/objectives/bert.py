@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from triarch import metrics
+from triarch.kinds import PretrainingScores
 from triarch.objectives import mlm
 from triarch.objectives._base import IGNORED, Batch, Example, Passage
 from triarch.objectives._corruption import pair
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass(kw_only=True)
 class Bert(mlm.Mlm):
-    SCORES: ClassVar[str] = "PretrainingScores"
+    SCORES: ClassVar[type] = PretrainingScores
     PAIR: ClassVar[bool] = True
     CLASSES: ClassVar[str | None] = None
 

@@ -22,6 +22,7 @@ import numpy as np
 
 from triarch import metrics
 from triarch.errors import InvalidInput, Unsupported, show
+from triarch.kinds import Features
 from triarch.objectives._base import Batch, Example, Objective
 from triarch.objectives._losses import rows, wide
 from triarch.objectives._windows import Long, text_in, windows
@@ -43,7 +44,7 @@ class Outcome(NamedTuple):
 
 @dataclass(kw_only=True)
 class Contrastive(Objective):
-    SCORES: ClassVar[str] = "Features"
+    SCORES: ClassVar[type] = Features
     FIELDS: ClassVar[tuple[str, ...]] = ("anchor", "positive", "negative?")
     METRIC: ClassVar[str] = "mrr"
     WHOLE: ClassVar[bool] = True
@@ -56,7 +57,7 @@ class Contrastive(Objective):
     max_tokens: int | None = None  # of one window, special ones included; none: what the checkpoint says
 
     def __post_init__(self) -> None:
-        from triarch.inputs.sentence_recipe import Recipe
+        from triarch.inputs.text.sentence_recipe import Recipe
 
         super().__post_init__()
         if not self.temperature > 0:
@@ -70,7 +71,7 @@ class Contrastive(Objective):
 
         Raises InvalidInput for a prompt that it does not have, Unsupported for Dense layers, which nothing here trains.
         """
-        from triarch.inputs.sentence_recipe import recipe
+        from triarch.inputs.text.sentence_recipe import recipe
 
         found = recipe(network.sidecars)
         if found.layers:

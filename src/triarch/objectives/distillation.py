@@ -140,11 +140,9 @@ class Distillation(Objective):
 
 def _check_teacher(teacher: Network, inner: Objective) -> None:
     """Raises InvalidInput for another vocabulary, other labels, or too few tokens; Unsupported for another head."""
-    from triarch.models import scores
-
-    kind = scores(type(teacher.head)).__name__
-    if kind != inner.SCORES:
-        raise Unsupported(f"the teacher gives {kind}, {inner.NAME} needs {inner.SCORES}; choose another teacher")
+    if teacher.kind is not inner.SCORES:
+        given, needed = teacher.kind.__name__, inner.SCORES.__name__
+        raise Unsupported(f"the teacher gives {given}, {inner.NAME} needs {needed}; choose another teacher")
     ours, theirs = inner.processor.vocab_size, teacher.config.vocab_size  # rows of the embeddings
     if teacher.processor is not None:
         known, other = inner.processor.tokenizer.get_vocab(), teacher.processor.tokenizer.get_vocab()

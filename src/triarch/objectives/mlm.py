@@ -17,6 +17,7 @@ import numpy as np
 
 from triarch import metrics
 from triarch.errors import InvalidInput, LimitExceeded, Unsupported
+from triarch.kinds import WordScores
 from triarch.objectives._base import IGNORED, Batch, Example, Objective, Passage
 from triarch.objectives._corruption import choose, hide, joined
 from triarch.objectives._losses import cross_entropy, guesses, padded_targets
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
 @dataclass(kw_only=True)
 class Mlm(Objective):
-    SCORES: ClassVar[str] = "WordScores"
+    SCORES: ClassVar[type] = WordScores
     READS: ClassVar[str] = "documents"
     CLASSES: ClassVar[str | None] = "words"
 

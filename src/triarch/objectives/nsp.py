@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from triarch import metrics
+from triarch.kinds import FollowsScores
 from triarch.objectives._base import Batch, Example, Objective, Passage
 from triarch.objectives._corruption import pair
 from triarch.objectives._losses import cross_entropy
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass(kw_only=True)
 class Nsp(Objective):
-    SCORES: ClassVar[str] = "FollowsScores"
+    SCORES: ClassVar[type] = FollowsScores
     READS: ClassVar[str] = "documents"
     METRIC: ClassVar[str] = "accuracy"
     PAIR: ClassVar[bool] = True

@@ -20,7 +20,7 @@ from triarch.suggest import did_you_mean
 
 if TYPE_CHECKING:
     from triarch.family import Network
-    from triarch.inputs.text import TextProcessor
+    from triarch.inputs.text.processor import TextProcessor
 
 MEASURES: dict[str, Callable[[Sequence[str], Sequence[str]], dict[str, float]]] = {
     "bleu": lambda right, written: {"bleu": texts.bleu(right, written)},

@@ -17,6 +17,7 @@ import numpy as np
 
 from triarch import metrics
 from triarch.errors import InvalidInput, show
+from triarch.kinds import SpanScores
 from triarch.objectives._answers import answers_in
 from triarch.objectives._base import Batch, Example, Objective
 from triarch.objectives._losses import cross_entropy, wide
@@ -49,7 +50,7 @@ class Outcome(NamedTuple):
 
 @dataclass(kw_only=True)
 class Span(Objective):
-    SCORES: ClassVar[str] = "SpanScores"
+    SCORES: ClassVar[type] = SpanScores
     FIELDS: ClassVar[tuple[str, ...]] = ("question", "context", "answers", "id?")
     METRIC: ClassVar[str] = "f1"
 

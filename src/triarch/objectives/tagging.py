@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 from triarch import metrics
 from triarch.errors import InvalidInput, show
+from triarch.kinds import TokenScores
 from triarch.objectives._base import IGNORED, Batch, Example, Objective
 from triarch.objectives._labels import Labels, name_of, ordered
 from triarch.objectives._losses import cross_entropy, padded_targets
@@ -43,7 +44,7 @@ class Outcome(NamedTuple):
 
 @dataclass(kw_only=True)
 class Tagging(Objective):
-    SCORES: ClassVar[str] = "TokenScores"
+    SCORES: ClassVar[type] = TokenScores
     FIELDS: ClassVar[tuple[str, ...]] = ("tokens", "tags")
     METRIC: ClassVar[str] = "f1"
     CLASSES: ClassVar[str | None] = "tags"

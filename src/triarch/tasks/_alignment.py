@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from triarch.inputs.sentences import sentence_ends
+from triarch.inputs.text.sentences import sentence_ends
 
 if TYPE_CHECKING:
     from triarch.generation.rows import Generated

@@ -20,8 +20,8 @@ import numpy as np
 from tqdm import tqdm
 
 from triarch.checks import fits, kinds
+from triarch.data.inputs import read_rows
 from triarch.errors import InvalidInput, LimitExceeded, TriarchError, Unsupported, show
-from triarch.inputs.rows import read_rows
 from triarch.suggest import did_you_mean
 from triarch.tasks._options import Options, Shared
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:  # a task's options can be listed, and completed in a shell, w
     from torch import Tensor
 
     from triarch.family import Network
-    from triarch.inputs.text import TextProcessor
+    from triarch.inputs.text.processor import TextProcessor
 
 BATCH_TOKENS = {"cpu": 1024, "cuda": 65_536}  # with padding; on a CPU larger batches fall out of its caches
 CHUNK_INPUTS = 8192  # that many inputs are read ahead and sorted by length, or READ_AHEAD batches' worth,
@@ -63,19 +63,16 @@ class Task:
     """One task on one model. Call it with an input or many; see its `OPTIONS` for what can be asked for."""
 
     ALIASES: ClassVar[tuple[str, ...]] = ()
-    NEEDS: ClassVar[tuple[str, ...]] = ()  # kinds of heads that serve, by the names in family.py; none: any head
+    NEEDS: ClassVar[tuple[type, ...]] = ()  # kinds of scores that serve, of `kinds`; none: any head
     INPUT: ClassVar[str] = "text"  # the name under which a row of a file holds the input
     OPTIONS: ClassVar[type[Shared]] = Options
     READ_AHEAD: ClassVar[int] = 32
 
     def __init__(self, model: Network, **defaults: Any):
-        from triarch.models import scores
-
-        self.kind = scores(type(model.head)).__name__
-        if self.NEEDS and self.kind not in self.NEEDS:
-            wanted = " or ".join(self.NEEDS)
+        if self.NEEDS and model.kind not in self.NEEDS:
+            given, wanted = model.kind.__name__, " or ".join(kind.__name__ for kind in self.NEEDS)
             raise Unsupported(
-                f"{model.architecture} gives {self.kind}, this task needs {wanted}; choose another checkpoint"
+                f"{model.architecture} gives {given}, this task needs {wanted}; choose another checkpoint"
             )
         if model.processor is None:
             raise Unsupported(

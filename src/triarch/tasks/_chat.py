@@ -120,7 +120,7 @@ class Conversation:
 
         Raises NotFound, CorruptFile, and InvalidInput for what is no conversation, or not one for this model.
         """
-        from triarch.inputs.rows import read_rows
+        from triarch.data.inputs import read_rows
 
         found = parse_json(next(read_rows(Path(path), kind="whole")).encode(), str(path))
         messages: Any = found.get("messages") if isinstance(found, dict) else found

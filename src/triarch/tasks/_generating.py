@@ -55,7 +55,7 @@ class Options(_options.Shared, Settings):
 class Generating(Task):
     """A task that answers with what the model writes."""
 
-    NEEDS: ClassVar[tuple[str, ...]] = WRITES
+    NEEDS: ClassVar[tuple[type, ...]] = WRITES
     OPTIONS: ClassVar[type[Any]] = Options
     READ_AHEAD = 4
 
@@ -145,7 +145,7 @@ class Generating(Task):
         return made
 
     def text(self, found: Generated, options: Options) -> str:
-        from triarch.inputs.text import cleaned
+        from triarch.inputs.text.processor import cleaned
 
         return cleaned(found.text) if options.cleans else found.text
 

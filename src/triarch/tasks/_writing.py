@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from triarch import limits
 from triarch.errors import CorruptFile, InvalidInput, LimitExceeded, show
 from triarch.generation.settings import make
-from triarch.inputs import sentences
+from triarch.inputs.text import sentences
+from triarch.kinds import TargetWordScores
 from triarch.tasks import _alignment, _generating
 from triarch.tasks._base import Job, text_of
 from triarch.tasks._generating import Generating
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from tokenizers import Encoding
 
     from triarch.generation.rows import Generated
-    from triarch.inputs.text import TextProcessor
+    from triarch.inputs.text.processor import TextProcessor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +65,7 @@ class Document:
 class Writing(Generating):
     """A task of an encoder–decoder."""
 
-    NEEDS = ("TargetWordScores",)
+    NEEDS = (TargetWordScores,)
     OPTIONS: ClassVar[type[Any]] = Options
     NAME: ClassVar[str]  # of the answer: NAME_text
     PARAMS: ClassVar[str]  # the key of task_specific_params
@@ -146,7 +147,7 @@ class Writing(Generating):
         return " ".join(text for one in found if (text := self.text(one, options).strip()))
 
     def text(self, found: Generated, options: Any) -> str:
-        from triarch.inputs.text import cleaned
+        from triarch.inputs.text.processor import cleaned
 
         written = self.written(found, options)
         return cleaned(written) if options.clean_up_tokenization_spaces else written

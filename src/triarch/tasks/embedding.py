@@ -38,7 +38,7 @@ class Embedding(Task):
     OPTIONS = Options
 
     def __init__(self, model: Any, **defaults: Any):
-        from triarch.inputs.sentence_recipe import recipe
+        from triarch.inputs.text.sentence_recipe import recipe
 
         super().__init__(model, **defaults)
         self.recipe = recipe(model.sidecars)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from triarch.errors import InvalidInput, LimitExceeded, Unsupported, show
+from triarch.kinds import PretrainingScores, WordScores
 from triarch.tasks import _options
 from triarch.tasks._base import Job, Task, text_of
 from triarch.tasks._scores import softmax
@@ -69,7 +70,7 @@ class Masked:
 class FillMask(Task):
     """Text with the tokenizer's mask -> [{"score", "token", "token_str", "sequence"}]; several masks: one list each."""
 
-    NEEDS = ("WordScores", "PretrainingScores")
+    NEEDS = (WordScores, PretrainingScores)
     OPTIONS = Options
 
     def __init__(self, model: Any, **defaults: Any):

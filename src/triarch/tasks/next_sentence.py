@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from triarch.errors import InvalidInput
+from triarch.kinds import FollowsScores, PretrainingScores
 from triarch.tasks import _options
 from triarch.tasks._base import Job, Task, pair_of
 from triarch.tasks._scores import mean_by_length, softmax
@@ -30,7 +31,7 @@ class Options(_options.Options):
 class NextSentence(Task):
     """{"text": …, "text_pair": …} -> {"label": "IsNext" | "NotNext", "score"}."""
 
-    NEEDS = ("FollowsScores", "PretrainingScores")
+    NEEDS = (FollowsScores, PretrainingScores)
     OPTIONS = Options
 
     def read(self, given: Any, options: Options) -> tuple[str, str]:

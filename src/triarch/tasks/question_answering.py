@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from triarch.errors import InvalidInput
+from triarch.kinds import SpanScores
 from triarch.tasks import _options
 from triarch.tasks._base import Job, Task, text_of
 
@@ -38,7 +39,7 @@ class Options(_options.Options):
 class QuestionAnswering(Task):
     """{"question", "context"} -> {"score", "start", "end", "answer"}; with `top_k` a list of them."""
 
-    NEEDS = ("SpanScores",)
+    NEEDS = (SpanScores,)
     INPUT = "context"
     OPTIONS = Options
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from triarch.data.inputs import read_rows
 from triarch.errors import InvalidInput, TriarchError
-from triarch.inputs.rows import read_rows
 from triarch.tasks import embedding
 from triarch.tasks._base import Job, Task, text_of
 from triarch.tasks.embedding import Embedding, normalized

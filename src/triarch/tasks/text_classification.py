@@ -13,6 +13,7 @@ from typing import Any, Literal
 import numpy as np
 
 from triarch.errors import InvalidInput
+from triarch.kinds import LabelScores
 from triarch.tasks import _options
 from triarch.tasks._base import Job, Task, pair_of
 from triarch.tasks._scores import mean_by_length, sigmoid, softmax
@@ -30,7 +31,7 @@ class TextClassification(Task):
     """Text, or {"text": …, "text_pair": …} -> [{"label", "score"}]."""
 
     ALIASES = ("sentiment-analysis",)
-    NEEDS = ("LabelScores",)
+    NEEDS = (LabelScores,)
     OPTIONS = Options
 
     def shaped(self, answer: Any, inputs: Any, given: dict[str, Any]) -> Any:

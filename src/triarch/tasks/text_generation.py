@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from triarch.errors import InvalidInput, LimitExceeded, show
 from triarch.generation.settings import NEW_TOKENS
+from triarch.kinds import NextWordScores
 from triarch.tasks import _generating
 from triarch.tasks._base import Job, text_of
 from triarch.tasks._generating import Generating
@@ -90,7 +91,7 @@ class Options(_generating.Options):
 class TextGeneration(Generating):
     """Text or chat -> [{"generated_text"}], one for each sequence. A chat is a list of {"role", "content"}."""
 
-    NEEDS = ("NextWordScores",)
+    NEEDS = (NextWordScores,)
     OPTIONS = Options
 
     def single(self, inputs: Any, options: Options) -> bool:

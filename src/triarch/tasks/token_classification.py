@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from triarch.errors import InvalidInput
+from triarch.kinds import TokenScores
 from triarch.tasks import _options
 from triarch.tasks._base import Job, Task, text_of
 from triarch.tasks._scores import softmax, stitch
@@ -52,7 +53,7 @@ class TokenClassification(Task):
     """Text -> [{"entity" | "entity_group", "score", "index", "word", "start", "end"}]."""
 
     ALIASES = ("ner",)
-    NEEDS = ("TokenScores",)
+    NEEDS = (TokenScores,)
     OPTIONS = Options
 
     def single(self, inputs: Any, options: Options) -> bool:

@@ -17,14 +17,14 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal
 
 from triarch.errors import InvalidInput, show, some
-from triarch.inputs import sentences
+from triarch.inputs.text import sentences
 from triarch.suggest import did_you_mean
 from triarch.tasks import PAIR, _writing
 from triarch.tasks._writing import Document, Writing
 
 if TYPE_CHECKING:
     from triarch.generation.rows import Generated
-    from triarch.inputs.text import TextProcessor
+    from triarch.inputs.text.processor import TextProcessor
 
 
 @dataclass(frozen=True, kw_only=True)

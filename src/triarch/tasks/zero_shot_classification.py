@@ -19,6 +19,7 @@ import numpy as np
 
 from triarch import limits
 from triarch.errors import InvalidInput, Unsupported, show, some
+from triarch.kinds import LabelScores, NextWordScores
 from triarch.tasks import _label_prompts, _options
 from triarch.tasks._base import Job, Task, text_of
 from triarch.tasks._scores import mean_by_length, softmax
@@ -50,7 +51,7 @@ class Options(_options.Options):
 class ZeroShotClassification(Task):
     """Text -> {"sequence", "labels", "scores"}, best label first."""
 
-    NEEDS = ("LabelScores", "NextWordScores")
+    NEEDS = (LabelScores, NextWordScores)
     INPUT = "sequence"
     OPTIONS = Options
 
@@ -73,7 +74,7 @@ class ZeroShotClassification(Task):
 
     @property
     def decoder(self) -> bool:
-        return self.kind == "NextWordScores"
+        return self.model.kind is NextWordScores
 
     def options(self, given: dict[str, Any]) -> Any:
         chosen = super().options(given)

@@ -18,7 +18,7 @@ from triarch.errors import InvalidInput, show
 from triarch.training.settings import Settings, make
 
 if TYPE_CHECKING:
-    from triarch.training.data.rows import Rows
+    from triarch.data.rows import Rows
 
     Given = str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | list[dict[str, Any]] | Rows | None
 
@@ -117,7 +117,7 @@ def _paths(value: Any) -> list[str]:
 
 def _check_rows(name: str, value: Any) -> None:
     """Raises InvalidInput unless it is a list of rows, or Rows as reading gives them."""
-    from triarch.training.data.rows import Rows
+    from triarch.data.rows import Rows
 
     if not isinstance(value, list | tuple | Rows):
         raise InvalidInput(f"{name} is a {type(value).__name__}, wanted paths, or a list of rows: dicts of columns")

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from triarch import __version__
 from triarch.errors import show
 from triarch.files import write_text
+from triarch.kinds import Features
 from triarch.tasks import task_class
 from triarch.training.facts import Data, Facts, duration, flat
 
@@ -47,9 +48,9 @@ USES = {
 }
 
 
-def task_of(scores: str) -> str | None:
+def task_of(scores: type) -> str | None:
     """What a head that gives these scores is for, by our name of the task. One that any head serves is the trunk's."""
-    return next((task for task in USES if scores in (task_class(task).NEEDS or ("Features",))), None)
+    return next((task for task in USES if scores in (task_class(task).NEEDS or (Features,))), None)
 
 
 def write_card(folder: Path, facts: Facts) -> Path:

@@ -16,11 +16,12 @@ import numpy as np
 import torch
 
 from triarch import __version__, checkpoint
+from triarch.data.rows import Rows
 from triarch.errors import InvalidInput, show
+from triarch.kinds import Features
 from triarch.layers import low_rank
 from triarch.objectives._base import Objective
 from triarch.training import card, plan, report, writing
-from triarch.training.data.rows import Rows
 from triarch.training.facts import Data, Facts, Mistakes
 from triarch.training.history import History
 from triarch.training.history import read as read_log
@@ -49,7 +50,7 @@ def finish(running: Run, folder: Path) -> dict[str, Any]:
     measured_on, metrics, went_wrong = _last_measurement(running)
     past = read_log(running.log_path)
     facts = _facts(running, folder, past, measured_on, metrics)
-    if planned.objective.SCORES != "Features":  # of a sentence encoder's recipe, which this no longer is
+    if planned.objective.SCORES is not Features:  # of a sentence encoder's recipe, which this no longer is
         model.sidecars = {name: data for name, data in model.sidecars.items() if name == "generation_config.json"}
     if low_rank.wrapped(model):
         assert settings.model is not None

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from triarch.inputs.rows import rows_of
+from triarch.data.inputs import rows_of
 
 
 @dataclass(frozen=True)

@@ -18,11 +18,12 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
+from triarch.data import seeds
 from triarch.engine.batches import token_batches
 from triarch.errors import TriarchError
 from triarch.family import Network
 from triarch.objectives._base import Example, Objective
-from triarch.training import seeds, writing
+from triarch.training import writing
 
 MICRO_TOKENS = {"cpu": 1024, "cuda": 32_768}  # with padding; on a CPU larger pieces fall out of its caches
 CHUNK = 4096  # examples that a measurement sorts by length at a time

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from itertools import groupby
 from typing import Any
 
+from triarch.data.examples import Examples
+from triarch.data.split import texts
 from triarch.metrics import confusion_matrix
-from triarch.training.data.examples import Examples
-from triarch.training.data.split import texts
 from triarch.training.facts import Mistakes, Wrong
 from triarch.training.learner import Learner
 from triarch.training.plan import Source

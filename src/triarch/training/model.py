@@ -14,9 +14,9 @@ from triarch.checkpoint import label_tables, load, load_processor, load_tokenize
 from triarch.config import Config
 from triarch.errors import InvalidInput, Unsupported, show
 from triarch.family import Network
+from triarch.kinds import NextWordScores, TargetWordScores, WordScores
 from triarch.layers import low_rank
 from triarch.models import Family, family
-from triarch.models import scores as scores_of
 from triarch.objectives import objective as objective_class
 from triarch.objectives._base import Objective
 from triarch.suggest import did_you_mean
@@ -70,13 +70,13 @@ def of_text(settings: Settings) -> str:
     if settings.model is None and settings.family is None:
         return "mlm"
     kind = opened(settings.model).kind if settings.model is not None else family(str(settings.family))
-    given = {scores_of(head).__name__ for head in kind.heads.values()}
-    if "TargetWordScores" in given:
+    given = {kind.kind(head) for head in kind.heads}
+    if TargetWordScores in given:
         raise InvalidInput(
             f"{kind.model_type} learns from running text by span-corruption, as T5, or by infilling, as BART; name "
             "one of both as the objective"
         )
-    return "clm" if "NextWordScores" in given and "WordScores" not in given else "mlm"
+    return "clm" if NextWordScores in given and WordScores not in given else "mlm"
 
 
 def make_network(settings: Settings, made: type[Objective], rows: Iterable[dict[str, Any]]) -> Network:
@@ -108,7 +108,7 @@ def make_network(settings: Settings, made: type[Objective], rows: Iterable[dict[
     raw |= {key: id_ for key, id_ in ids if id_ is not None}
     raw |= _alike(kind, processor)
     config = kind.config(raw | (label_tables(labels) if labels else {}))
-    network = kind.build(config, heads.giving(kind, made.SCORES))
+    network = kind.build(config, heads.giving(kind, made.SCORES.__name__))
     network.processor = load_processor(hub.find(settings.tokenizer), kind, config)
     network.fresh = [name for name, _ in network.named_parameters()]
     return network

@@ -20,21 +20,22 @@ from torch import nn
 from triarch.checkpoint import (
     pick_device,
 )
+from triarch.data import seeds
+from triarch.data.columns import GROUP, kind_of
+from triarch.data.examples import Examples
+from triarch.data.order import Order
+from triarch.data.passages import Passages
+from triarch.data.reading import read, rows_of
+from triarch.data.rows import Rows
+from triarch.data.split import overlap, split
+from triarch.data.store import TokenStore, tokenizer_fingerprint
+from triarch.data.stretches import Stretches
 from triarch.errors import InvalidInput, show
 from triarch.family import Network
 from triarch.objectives import objective as objective_class
 from triarch.objectives._base import Example, Objective
 from triarch.suggest import did_you_mean
-from triarch.training import seeds, writing
-from triarch.training.data.columns import GROUP, kind_of
-from triarch.training.data.examples import Examples
-from triarch.training.data.order import Order
-from triarch.training.data.passages import Passages
-from triarch.training.data.reading import read, rows_of
-from triarch.training.data.rows import Rows
-from triarch.training.data.split import overlap, split
-from triarch.training.data.store import TokenStore, tokenizer_fingerprint
-from triarch.training.data.stretches import Stretches
+from triarch.training import writing
 from triarch.training.model import adapt, make_network, make_objective, of_text, set_dropout
 from triarch.training.settings import EPOCHS, Settings
 

@@ -17,10 +17,11 @@ from typing import Any, NoReturn
 
 from torch import Tensor, nn
 
+from triarch.data import seeds
 from triarch.errors import CheckpointMismatch, InvalidInput, TriarchError, show
 from triarch.metrics import falls
 from triarch.objectives._base import Example
-from triarch.training import learner, seeds, state
+from triarch.training import learner, state
 from triarch.training.average import Average
 from triarch.training.learner import Learner, NotFinite, Step
 from triarch.training.log import Log

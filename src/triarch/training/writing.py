@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from triarch.data import seeds
 from triarch.engine.batches import run
 from triarch.family import Network
 from triarch.generation import generate
 from triarch.objectives._base import Objective
-from triarch.training import seeds
 
 ROWS = 32  # that are written side by side, beams included
 

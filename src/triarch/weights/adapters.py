@@ -22,6 +22,7 @@ from triarch import limits
 from triarch.errors import CheckpointMismatch, CorruptFile, InvalidInput, TriarchError, UnsafeFile, Unsupported, show
 from triarch.family import Network
 from triarch.files import PLAIN_NAME, Folder, replacing, write_text
+from triarch.kinds import Features, LabelScores, NextWordScores, SpanScores, TargetWordScores, TokenScores
 from triarch.weights import files, legacy
 from triarch.weights.stored import Entry
 from triarch.weights.table import Layout
@@ -32,12 +33,12 @@ FACTOR = re.compile(r"(.+)\.lora_([AB])\.weight")  # after PREFIX
 
 # By the kind of scores, what peft calls the task; other kinds have no name there
 TASKS = {
-    "NextWordScores": "CAUSAL_LM",
-    "TargetWordScores": "SEQ_2_SEQ_LM",
-    "LabelScores": "SEQ_CLS",
-    "TokenScores": "TOKEN_CLS",
-    "SpanScores": "QUESTION_ANS",
-    "Features": "FEATURE_EXTRACTION",
+    NextWordScores: "CAUSAL_LM",
+    TargetWordScores: "SEQ_2_SEQ_LM",
+    LabelScores: "SEQ_CLS",
+    TokenScores: "TOKEN_CLS",
+    SpanScores: "QUESTION_ANS",
+    Features: "FEATURE_EXTRACTION",
 }
 
 # Keys of adapter_config.json that say nothing of the mathematics once the tensors are there. Whichever other key is
@@ -78,7 +79,7 @@ class Settings:
     dropout: float
     rslora: bool
     base: str
-    scores: str  # the kind of scores that the head gives
+    scores: type  # the kind of scores that the head gives
     architecture: str
 
 

@@ -1,0 +1,115 @@
+"""A part of the rows held out for validation, and what two sets of rows have in common."""
+
+import json
+from collections.abc import Hashable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from triarch.data import seeds
+from triarch.data.columns import GROUP
+from triarch.data.reading import rows_of
+from triarch.data.rows import Rows
+from triarch.errors import InvalidInput, show
+
+
+@dataclass(frozen=True)
+class Overlap:
+    """Rows of a validation set whose texts are in the training set too."""
+
+    count: int
+    examples: list[str]  # the first few: where both rows are, and what they say
+
+    def __bool__(self) -> bool:
+        return self.count > 0
+
+
+def split(rows: Rows | list[dict[str, Any]], share: float, seed: int, group: str | None = None) -> tuple[Rows, Rows]:
+    """Rows to train on, and about `share` of them to validate with; the same ones for the same seed.
+
+    Equal texts, equal contexts of questions, and rows with the same value in the column `group` (by default "group",
+    where reading gave it) stay on one side. Both sides keep the order of the rows. Raises InvalidInput where that
+    leaves a side without rows, or for a share outside of 0 to 1.
+    """
+    if isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share < 1:
+        raise InvalidInput(f"the share to hold out is {show(share)}; wanted a number between 0 and 1")
+    whole = rows if isinstance(rows, Rows) else rows_of(rows)
+    by_group = group is not None or (whole.reading is not None and GROUP in whole.reading.columns)
+    knots = _Knots(len(whole))
+    for i, row in enumerate(whole):
+        if by_group:
+            if (value := row.get(group or GROUP)) is None:
+                raise InvalidInput(f"{whole.place(i)} has no column {show(group)!r} to group by; read it as a column")
+            knots.tie(i, (GROUP, value))
+        for key in texts(row):
+            knots.tie(i, key)
+    clusters = knots.clusters()
+    sizes = np.bincount(clusters)
+    wanted = round(share * len(whole))
+    held, taken = 0, np.zeros(len(sizes), dtype=bool)
+    for cluster in seeds.generator("split", seed).permutation(len(sizes)):
+        # One large group must not take the place of many.
+        if held + sizes[cluster] <= max(wanted, 1):
+            taken[cluster] = True
+            held += int(sizes[cluster])
+    if not 0 < held < len(whole):
+        raise InvalidInput(
+            f"{len(whole):,} rows make {len(sizes):,} sets of equal texts or groups, of which none can be {share:.1%} "
+            "of all; give a file to validate with, or another share"
+        )
+    side = taken[clusters]
+    return whole.take(np.flatnonzero(~side).tolist()), whole.take(np.flatnonzero(side).tolist())
+
+
+def overlap(train: Rows, validation: Rows, most: int = 5) -> Overlap:
+    """How many rows to validate with have the text, or the context, of a row to train on; the first `most` of them."""
+    first: dict[Hashable, int] = {}
+    for i, row in enumerate(train):
+        for key in texts(row):
+            first.setdefault(key, i)
+    count, examples = 0, list[str]()
+    for i, row in enumerate(validation):
+        both = next((key for key in texts(row) if key in first), None)
+        if both is not None:
+            count += 1
+            if len(examples) < most:
+                words = " ".join(word for word in both[1:] if word)
+                examples.append(f"{validation.place(i)} = {train.place(first[both])}: {show(words, 60)}")
+    return Overlap(count, examples)
+
+
+def texts(row: dict[str, Any]) -> list[tuple[Any, ...]]:
+    """What makes a canonical row the same as another, whatever its label: any of these."""
+    if "context" in row:
+        return [("context", row["context"])]
+    if "tokens" in row:
+        return [("tokens", *row["tokens"])]
+    if "messages" in row:
+        return [("messages", json.dumps(row["messages"], sort_keys=True, default=str))]
+    if "source" in row:
+        return [("source", row["source"])]
+    if "anchor" in row:
+        return [("anchor", row["anchor"]), ("positive", row["positive"])]
+    return [("text", row["text"], row.get("text_pair"))]
+
+
+class _Knots:
+    """Rows tied together by what they share. Union-find, with paths halved."""
+
+    def __init__(self, size: int):
+        self.parent = list(range(size))
+        self.first: dict[Hashable, int] = {}
+
+    def tie(self, row: int, key: Hashable) -> None:
+        one, other = self.root(self.first.setdefault(key, row)), self.root(row)
+        self.parent[max(one, other)] = min(one, other)
+
+    def root(self, row: int) -> int:
+        while self.parent[row] != row:
+            self.parent[row] = row = self.parent[self.parent[row]]
+        return row
+
+    def clusters(self) -> np.ndarray:
+        """(rows,) int64: the cluster of each row, numbered in the order of their first rows."""
+        return np.unique([self.root(row) for row in range(len(self.parent))], return_inverse=True)[1]

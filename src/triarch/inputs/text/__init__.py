@@ -1,0 +1,1 @@
+"""Text to tensors and back: vocabularies, chat templates, sentences."""
