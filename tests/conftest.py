@@ -3,10 +3,10 @@
 import os
 
 import pytest
+
 import runs
 import stand_ins
 import tiny
-
 import triarch
 from triarch import starters
 from triarch.tour import bundled_sentences, explore, lessons, page

@@ -17,10 +17,10 @@ import zipfile
 from pathlib import Path
 
 import pytest
-import tiny
 import torch
 from safetensors.torch import load_file, save_file
 
+import tiny
 import triarch
 from triarch import limits
 from triarch.cli import main

@@ -8,6 +8,7 @@ import sys
 import threading
 
 import pytest
+
 import tiny
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import stand_ins
-import tiny
 import torch
 
+import stand_ins
+import tiny
 import triarch
 from triarch import checkpoint, hub, starters
 from triarch.cli import main

@@ -2,13 +2,13 @@
 
 import json
 
-import exercises
 import pytest
-import tiny
 import torch
 import torch.nn.functional as F
 import transformers
 
+import exercises
+import tiny
 import triarch
 from triarch import surgery
 from triarch.cli import main

@@ -59,8 +59,8 @@ def load(
     `head` is an architecture by the name config.json would give it; without it, the checkpoint's own, or one that gives
     any of `scores` (types of `kinds`, or their names) and whose weights the file holds. `new_head=True` takes the first
     head of the family that gives them where the file holds none, and starts afresh what the head needs and the file
-    lacks, or has for other `labels`; the model's `fresh` lists it. `dtype` "auto" is what the config says, else what the
-    file holds.
+    lacks, or has for other `labels`; the model's `fresh` lists it. `dtype` "auto" is what the config says, else what
+    the file holds.
 
     A folder with a low-rank adapter gives the model it was trained on with the adapter's weights merged in. That model
     is `base`, or the one that adapter_config.json names: a folder inside the adapter's, an absolute path, or a repo id.

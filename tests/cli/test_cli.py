@@ -10,9 +10,9 @@ from io import BytesIO, TextIOWrapper
 from pathlib import Path
 
 import pytest
-import tiny
 from click.shell_completion import ShellComplete
 
+import tiny
 import triarch
 from triarch import cli
 from triarch.cli import main

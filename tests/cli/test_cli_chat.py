@@ -10,10 +10,10 @@ import sys
 from io import BytesIO, TextIOWrapper
 
 import pytest
-import tiny
-from chats import CHATML, TEMPLATES
 
+import tiny
 import triarch
+from chats import CHATML, TEMPLATES
 from triarch.cli import main
 from triarch.errors import CorruptFile, InvalidInput, LimitExceeded, NotFound, Unsupported
 from triarch.tasks._chat import Conversation

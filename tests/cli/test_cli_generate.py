@@ -6,10 +6,10 @@ import sys
 from io import BytesIO, TextIOWrapper
 
 import pytest
-import tiny
-from chats import CHATML
 
+import tiny
 import triarch
+from chats import CHATML
 from triarch.cli import main
 from triarch.tasks.text_generation import TextGeneration
 

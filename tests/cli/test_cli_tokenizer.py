@@ -4,8 +4,8 @@ import json
 from io import BytesIO, TextIOWrapper
 
 import pytest
-import tiny
 
+import tiny
 from triarch.checkpoint import load_tokenizer
 from triarch.cli import main
 

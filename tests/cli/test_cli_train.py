@@ -12,11 +12,11 @@ import time
 from pathlib import Path
 
 import pytest
-import runs
 import torch
-from runs import ROWS
 
+import runs
 import triarch
+from runs import ROWS
 from triarch.cli import main
 from triarch.training.settings import Settings
 

@@ -1,8 +1,8 @@
 """Columns of training data: what kind of rows they make, which is which, and what labels are."""
 
 import pytest
-from samples import SPANS
 
+from samples import SPANS
 from triarch.data.columns import KINDS, kind_of
 from triarch.data.reading import read, rows_of
 from triarch.errors import InvalidInput

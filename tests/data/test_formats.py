@@ -4,8 +4,8 @@ import gzip
 import json
 
 import pytest
-from samples import CONLLU, GOOD, SPANS, SQUAD
 
+from samples import CONLLU, GOOD, SPANS, SQUAD
 from triarch.data.columns import kind_of
 from triarch.data.reading import read, rows_of
 from triarch.errors import CorruptFile, InvalidInput, Unsupported

@@ -11,8 +11,8 @@ import time
 
 import numpy as np
 import pytest
-import tiny
 
+import tiny
 from triarch import limits
 from triarch.data import store as store_module
 from triarch.data.passages import Passages

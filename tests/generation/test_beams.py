@@ -6,12 +6,12 @@ import json
 import pytest
 import torch
 import transformers
-from writers import writer
 
 import triarch
 from triarch.errors import InvalidInput
 from triarch.generation import Prefix, generate, stream
 from triarch.models import family
+from writers import writer
 
 PROMPTS = [[5, 17, 42, 8, 61], [9, 3], [77, 12, 30, 31, 32, 33, 90, 15]]
 ENDS = [4, 12, 22, 31, 45, 49, 53, 60, 71, 80]  # so many that sequences of every length come to an end

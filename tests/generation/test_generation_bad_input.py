@@ -8,13 +8,13 @@ import math
 
 import pytest
 import torch
-from writers import writer
 
 import triarch
 from triarch import limits
 from triarch.errors import CorruptFile, InvalidInput, LimitExceeded, TriarchError, Unsupported
 from triarch.generation import generate, stream
 from triarch.generation.filters import NotFinite
+from writers import writer
 
 PROMPT = [5, 17, 42, 8, 61]
 CONTEXT = 256

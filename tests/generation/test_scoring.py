@@ -3,9 +3,9 @@
 from dataclasses import replace
 
 import pytest
-import tiny
 import torch
 
+import tiny
 import triarch
 from triarch.errors import InvalidInput, LimitExceeded, Unsupported
 from triarch.generation import score

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny import MODELS, load, write_checkpoint
-from writers import writer
 
 import triarch
+from tiny import MODELS, load, write_checkpoint
 from triarch.errors import InvalidInput, LimitExceeded
 from triarch.generation import Prefix, generate, stream
 from triarch.generation.constrained import ForcedBeams, Phrase, Progress
+from writers import writer
 
 GOLDENS = [
     (path.stem, golden)

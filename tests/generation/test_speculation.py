@@ -3,13 +3,13 @@
 import pytest
 import torch
 import transformers
-from writers import writer
 
 import triarch
 from triarch.errors import InvalidInput, LimitExceeded
 from triarch.family import Network
 from triarch.generation import Prefix, generate, stream
 from triarch.models import family
+from writers import writer
 
 PROMPTS = [[5, 17, 42, 8, 61, 5, 17], [9, 3], [77, 12, 30, 31, 32, 33, 90, 15, 30, 31]]
 

@@ -5,19 +5,19 @@ import random
 import re
 import threading
 
-import exercises
 import pytest
 import torch
-from tiny import load
-from writers import writer
 
+import exercises
 import triarch
+from tiny import load
 from triarch import limits
 from triarch.errors import InvalidInput, Unsupported
 from triarch.generation import generate, stream
 from triarch.generation.filters import SoFar
 from triarch.generation.settings import Settings
 from triarch.generation.structure import _compilers, form_of
+from writers import writer
 
 PROMPT = "The quick brown fox"
 

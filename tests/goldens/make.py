@@ -21,9 +21,10 @@ from typing import Any
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent / "helpers"))
 
-import tiny  # noqa: E402
 import torch  # noqa: E402
 import transformers  # noqa: E402
+
+import tiny  # noqa: E402
 
 Case = tuple[str, dict, list, dict]  # model, init, args, call
 

@@ -18,11 +18,12 @@ from pathlib import Path
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent / "helpers"))
 
-import tiny  # noqa: E402
 import torch  # noqa: E402
 import transformers  # noqa: E402
 from peft import LoraConfig, get_peft_model  # noqa: E402
 from safetensors.torch import load_file  # noqa: E402
+
+import tiny  # noqa: E402
 
 COLUMNS = 5  # of words there are too many to keep
 BERT = ["query", "key", "value", "attention.output.dense", "intermediate.dense", "output.dense"]

@@ -23,9 +23,10 @@ from typing import Any
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent / "helpers"))
 
-import tiny  # noqa: E402
 import torch  # noqa: E402
 import transformers  # noqa: E402
+
+import tiny  # noqa: E402
 
 PROMPTS = [[85, 17, 142, 68, 261], [9, 303], [77, 312, 30, 231, 32, 333, 90, 15, 15]]
 MODELS = ("gpt2", "bart", "t5", "marian")

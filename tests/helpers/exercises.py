@@ -3,10 +3,10 @@
 import json
 from pathlib import Path
 
-import pairs
-import tiny
 import torch
 
+import pairs
+import tiny
 from triarch.models import family
 from triarch.weights import files, table
 

@@ -1,7 +1,6 @@
 """Tasks of encoder–decoders over tiny checkpoints, and texts for them."""
 
 import tiny
-
 import triarch
 
 FEW = {"num_beams": 1, "max_new_tokens": 4, "min_length": 0}

@@ -1,8 +1,8 @@
 """What objectives learn from in their tests: rows and running text, the examples made of them, and their loss."""
 
 import numpy as np
-import tiny
 
+import tiny
 from triarch.objectives._base import Passage
 
 LABELS, MANY, TAGS = (

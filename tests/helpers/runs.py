@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
-import tiny
 
+import tiny
 from triarch.training import run
 
 GOOD = ["I love this film", "What a lovely day", "the best that I have seen", "I love London in years"]

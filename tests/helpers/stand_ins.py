@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import tiny
-
 from triarch import starters
 
 LABELS = ["alarm", "balance", "translate", "<b>label</b>"]

@@ -4,9 +4,9 @@ import json
 from pathlib import Path
 
 import torch
-from tiny import VOCABULARY
 
 import triarch
+from tiny import VOCABULARY
 from triarch.models import family
 
 

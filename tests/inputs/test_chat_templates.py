@@ -6,12 +6,12 @@ import os
 import threading
 
 import pytest
-import tiny
 import transformers
-from chats import CALLS, CHATML, DOCUMENTS, MARKED, SUM, SYSTEM, TEMPLATES, TURNS
 from tokenizers import Tokenizer, models
 
+import tiny
 import triarch
+from chats import CALLS, CHATML, DOCUMENTS, MARKED, SUM, SYSTEM, TEMPLATES, TURNS
 from triarch import limits
 from triarch.errors import CorruptFile, InvalidInput, LimitExceeded, UnsafeFile, Unsupported
 from triarch.files import Folder

@@ -9,16 +9,15 @@ import re
 
 import pytest
 import sentencepiece
-from probes import PAIRS, PROBES
-from test_sentencepiece import AS_IT_STANDS, SENTENCES, train
-from test_text import write
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import AutoTokenizer
 
+from probes import PAIRS, PROBES
 from triarch.errors import CorruptFile, InvalidInput
 from triarch.files import Folder
 from triarch.inputs.text.processor import load_text
 from triarch.models import family
+from vocabularies import AS_IT_STANDS, SENTENCES, train, write
 
 TEXTS = [
     *PROBES.values(),

@@ -6,13 +6,13 @@ around text and before special tokens; MBartTokenizer 5.23 leaves normalisation 
 
 import json
 
-import pairs
 import pytest
 import sentencepiece
-import tiny
 import transformers
-from probes import PROBES, ROBERTA
 
+import pairs
+import tiny
+from probes import PROBES, ROBERTA
 from triarch.errors import InvalidInput
 from triarch.files import Folder
 from triarch.inputs.text.processor import load_text

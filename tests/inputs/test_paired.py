@@ -7,13 +7,13 @@ import copy
 import json
 import warnings
 
-import pairs
 import pytest
 import torch
 import transformers
-from probes import PAIRS, PROBES
 
+import pairs
 import triarch
+from probes import PAIRS, PROBES
 from triarch.checkpoint import load_tokenizer
 from triarch.data.store import tokenizer_fingerprint
 from triarch.errors import CorruptFile, InvalidInput, NotFound, Unsupported

@@ -1,28 +1,21 @@
 """SentencePiece models read without the sentencepiece package, against that package."""
 
 import contextlib
-import io
 import random
 
 import pytest
 import sentencepiece
-from probes import PAIRS, PLAIN, PROBES, ROBERTA, XLM_ROBERTA
 from transformers import AutoTokenizer
-from wire import message, piece, varint
 
+from probes import PAIRS, PLAIN, PROBES, ROBERTA, XLM_ROBERTA
 from triarch import limits
 from triarch.errors import CorruptFile, InvalidInput, LimitExceeded, TriarchError, Unsupported
 from triarch.files import Folder
 from triarch.inputs.text import sentencepiece as reader
 from triarch.inputs.text.processor import load_text
+from vocabularies import AS_IT_STANDS, SENTENCES, train
+from wire import message, piece, varint
 
-SENTENCES = [
-    "The quick brown fox jumps over the lazy dog.",
-    "Hello world, this is a test of the hello world test.",
-    "A café in Ångström, naïve or not, is a café; don't they're it's 123,456.78!",
-    "It is what it is:  the question and the answer and the question.",
-]
-AS_IT_STANDS = {"byte_fallback": True, "normalization_rule_name": "identity", "remove_extra_whitespaces": False}
 MODELS = {
     "unigram": {"model_type": "unigram", "vocab_size": 120},
     "unigram, no prefix": {"model_type": "unigram", "vocab_size": 120, "add_dummy_prefix": False},
@@ -36,15 +29,6 @@ MODELS = {
         **AS_IT_STANDS,
     },
 }
-
-
-def train(**options):
-    model = io.BytesIO()
-    options |= {"hard_vocab_limit": False, "minloglevel": 2}
-    sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(SENTENCES * 3), model_writer=model, user_defined_symbols=["<usr>"], **options
-    )
-    return model.getvalue()
 
 
 def load(folder, data, text_format=PLAIN, vocab_size=1000, name="spiece.model"):

@@ -12,13 +12,14 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import tokenizers
 import torch
-from probes import BERT, PAIRS, PROBES, ROBERTA
 from transformers import AutoTokenizer
 
+from probes import BERT, PAIRS, PROBES, ROBERTA
 from triarch import limits
 from triarch.errors import CorruptFile, InvalidInput, LimitExceeded, NotFound, TriarchError, Unsupported
 from triarch.files import Folder
 from triarch.inputs.text.processor import check_text, load_text
+from vocabularies import write
 
 SENTENCES = [
     "The quick brown fox jumps over the lazy dog.",
@@ -36,16 +37,6 @@ WORDPIECES = [
     *("##ing", "##ed", "##est", "##\u0301"),
 ]
 LONG = " ".join(SENTENCES)
-
-
-def write(folder, **files):
-    """A tokenizer folder: JSON for dicts and lists, text and bytes as they are; `vocab_txt` is vocab.txt."""
-    folder.mkdir(exist_ok=True)
-    for name, content in files.items():
-        stem, _, suffix = name.rpartition("_")
-        data = content if isinstance(content, str | bytes) else json.dumps(content, ensure_ascii=False)
-        (folder / f"{stem}.{suffix}").write_bytes(data if isinstance(data, bytes) else data.encode())
-    return folder
 
 
 def load(folder, text_format=BERT, vocab_size=1000, max_tokens=64):

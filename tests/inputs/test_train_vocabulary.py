@@ -4,10 +4,10 @@ import json
 import random
 
 import pytest
-import tiny
-from probes import BERT, PAIRS, PLAIN, PROBES, ROBERTA, XLM_ROBERTA
 from transformers import AutoTokenizer, BertTokenizer, RobertaTokenizer
 
+import tiny
+from probes import BERT, PAIRS, PLAIN, PROBES, ROBERTA, XLM_ROBERTA
 from triarch.checkpoint import load_tokenizer
 from triarch.errors import InvalidInput, LimitExceeded, NotFound, TriarchError, Unsupported
 from triarch.family import TextFormat

@@ -6,11 +6,11 @@ import math
 from pathlib import Path
 
 import pytest
-import tiny
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+import tiny
 import triarch
 from triarch import checkpoint, heads
 from triarch.errors import (

@@ -3,14 +3,14 @@
 import json
 
 import pytest
-import tiny
 import torch
 import transformers
-from decoders import close, ids
-from probes import PAIRS, PROBES
 from safetensors.torch import load_file, save_file
 
+import tiny
 import triarch
+from decoders import close, ids
+from probes import PAIRS, PROBES
 from triarch import checkpoint
 from triarch.errors import InvalidInput, LimitExceeded, Unsupported
 from triarch.files import Folder

@@ -1,13 +1,13 @@
 """GPT-2 beyond what tests/test_families.py asks of every family, against the reference."""
 
-import decoders
 import pytest
 import torch
 import transformers
-from decoders import close, ids, in_one_row, left_padded, stepwise, their_stepwise
 from safetensors.torch import load_file, save_file
 
+import decoders
 import triarch
+from decoders import close, ids, in_one_row, left_padded, stepwise, their_stepwise
 from triarch import checkpoint
 from triarch.errors import InvalidInput, LimitExceeded, NotFound, Unsupported
 from triarch.layers.attention import attend

@@ -2,14 +2,14 @@
 
 import json
 
-import decoders
 import pytest
 import torch
 import transformers
-from decoders import close, ids, in_one_row, left_padded, stepwise, their_stepwise
 from safetensors.torch import load_file, save_file
 
+import decoders
 import triarch
+from decoders import close, ids, in_one_row, left_padded, stepwise, their_stepwise
 from triarch.errors import InvalidInput, LimitExceeded, TriarchError, Unsupported
 from triarch.generation import Prefix, generate
 from triarch.layers.attention import attend

@@ -4,13 +4,13 @@ import json
 
 import numpy as np
 import pytest
-import tiny
 import torch
 import transformers
-from decoders import close, ids, left_padded
 from safetensors.torch import load_file, save_file
 
+import tiny
 import triarch
+from decoders import close, ids, left_padded
 from triarch.errors import CheckpointMismatch, InvalidInput, LimitExceeded, Unsupported
 from triarch.layers.cache import Cache
 from triarch.models import family

@@ -6,15 +6,15 @@ import json
 import numpy as np
 import pytest
 import sentencepiece
-import tiny
 import torch
 import transformers
-from decoders import close, ids
-from probes import PAIRS, PROBES
 from safetensors.torch import load_file, save_file
 from transformers.models.t5.modeling_t5 import T5Attention
 
+import tiny
 import triarch
+from decoders import close, ids
+from probes import PAIRS, PROBES
 from triarch import checkpoint
 from triarch.cli.inspect import facts
 from triarch.errors import CorruptFile, InvalidInput, Unsupported

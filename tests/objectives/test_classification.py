@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 import torch
-from material import LABELS, MANY, ROWS, S
 
 import triarch
+from material import LABELS, MANY, ROWS, S
 from triarch import metrics
 from triarch.errors import InvalidInput, LimitExceeded
 from triarch.objectives._windows import Part, by_row, parts

@@ -6,14 +6,14 @@ import math
 
 import numpy as np
 import pytest
-import runs
-import tiny
 import torch
 import torch.nn.functional as F
 import transformers
-from material import loss_of
 
+import runs
+import tiny
 import triarch
+from material import loss_of
 from triarch.data.reading import read, rows_of
 from triarch.data.sentences import blocks
 from triarch.data.store import STARTS, TokenStore

@@ -5,13 +5,13 @@ import time
 
 import numpy as np
 import pytest
-import tiny
 import torch
 import torch.nn.functional as F
-from material import S, examples_of, loss_of
-from test_tasks import sentence_encoder
 
+import tiny
 import triarch
+from encoders import sentence_encoder
+from material import S, examples_of, loss_of
 from triarch.errors import InvalidInput, Unsupported
 from triarch.layers.pooling import POOLINGS
 from triarch.objectives.contrastive import Contrastive

@@ -4,9 +4,9 @@ import math
 
 import numpy as np
 import pytest
+
 import tiny
 from material import passages
-
 from triarch.errors import InvalidInput, LimitExceeded
 from triarch.objectives._base import IGNORED, Passage
 from triarch.objectives._corruption import choose, hide, pair

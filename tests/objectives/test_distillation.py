@@ -4,12 +4,12 @@ import copy
 import math
 
 import pytest
-import tiny
 import torch
 import torch.nn.functional as F
-from material import LABELS, S, examples_of, loss_of
 
+import tiny
 import triarch
+from material import LABELS, S, examples_of, loss_of
 from triarch.errors import InvalidInput, Unsupported
 from triarch.objectives import objective
 from triarch.objectives._base import IGNORED

@@ -4,13 +4,13 @@ import math
 from collections import Counter
 from itertools import groupby
 
-import exercises
 import numpy as np
 import pytest
-import tiny
-from material import passages
 
+import exercises
+import tiny
 import triarch
+from material import passages
 from triarch.errors import InvalidInput, LimitExceeded, Unsupported
 from triarch.objectives._base import Passage
 from triarch.objectives._noise import delete, infill, parted, rotate, span_counts, spans

@@ -7,12 +7,12 @@ import subprocess
 import sys
 
 import pytest
-import tiny
 import torch
 import transformers
-from material import LABELS, MANY, TAGS, S, examples_of, loss_of
 
+import tiny
 import triarch
+from material import LABELS, MANY, TAGS, S, examples_of, loss_of
 from triarch import metrics
 from triarch.errors import NotFound
 from triarch.objectives import objective, objectives

@@ -4,16 +4,16 @@ import json
 import math
 import sys
 
-import exercises
 import numpy as np
 import pytest
-import runs
-import tiny
 import torch
 import transformers
-from material import loss_of
 
+import exercises
+import runs
+import tiny
 import triarch
+from material import loss_of
 from triarch.data.examples import Examples
 from triarch.errors import InvalidInput, Unsupported
 from triarch.inputs.text.train_vocabulary import save_vocabulary, train_vocabulary

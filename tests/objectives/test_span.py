@@ -3,11 +3,11 @@
 import tracemalloc
 
 import pytest
-import tiny
 import torch
-from material import CONTEXT, S
 
+import tiny
 import triarch
+from material import CONTEXT, S
 from triarch.errors import InvalidInput
 from triarch.objectives.span import Span
 

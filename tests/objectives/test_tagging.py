@@ -1,12 +1,12 @@
 """A tag for every word: which tokens learn it, long sentences in windows, and what is measured."""
 
 import pytest
-import tiny
 import torch
 import torch.nn.functional as F
-from material import SENTENCES, TAGS, S
 
+import tiny
 import triarch
+from material import SENTENCES, TAGS, S
 from triarch import metrics
 from triarch.errors import InvalidInput, LimitExceeded, Unsupported
 from triarch.objectives._base import IGNORED

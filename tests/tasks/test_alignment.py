@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-import tiny
 import torch
-from from_sources import ADA, FEW, PAGE, french, pieces_of, task
 
+import tiny
+from from_sources import ADA, FEW, PAGE, french, pieces_of, task
 from triarch.generation.rows import Generated
 from triarch.tasks import _alignment
 

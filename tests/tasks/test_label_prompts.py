@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-import tiny
 
+import tiny
 import triarch
 from triarch.errors import InvalidInput, LimitExceeded
 from triarch.generation import score

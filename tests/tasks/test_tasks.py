@@ -6,12 +6,13 @@ import random
 
 import numpy as np
 import pytest
-import tiny
 import torch
 from safetensors.numpy import save
-from test_goldens import assert_same
 
+import tiny
 import triarch
+from answers import assert_same
+from encoders import DENSE, sentence_encoder
 from triarch.errors import InvalidInput, LimitExceeded, NotFound, TriarchError, Unsupported
 from triarch.tasks import tasks
 from triarch.tasks.question_answering import QuestionAnswering
@@ -538,26 +539,6 @@ def test_a_tokenizer_may_come_from_another_folder(tmp_path):
 
 
 # The files beside a sentence encoder
-
-
-def sentence_encoder(folder, **files):
-    """A tiny encoder with modules.json, and files beside it as objects or bytes."""
-    tiny.write_checkpoint(folder, "bert", "BertModel")
-    kinds = {"": "Transformer", "1_Pooling": "Pooling", "2_Dense": "Dense", "3_Normalize": "Normalize"}
-    modules = [{"path": path, "type": f"sentence_transformers.models.{kind}"} for path, kind in kinds.items()]
-    found = {
-        "modules.json": modules,
-        "1_Pooling/config.json": {"pooling_mode_mean_tokens": True},
-        "2_Dense/config.json": {"activation_function": "torch.nn.modules.activation.Tanh"},
-        "2_Dense/model.safetensors": save({"linear.weight": DENSE, "linear.bias": DENSE[:, 0].copy()}),
-    } | files
-    for name, content in found.items():
-        (folder / name).parent.mkdir(exist_ok=True)
-        (folder / name).write_bytes(content if isinstance(content, bytes) else json.dumps(content).encode())
-    return folder
-
-
-DENSE = np.random.RandomState(0).standard_normal((8, 32)).astype(np.float32)
 
 
 def test_pooling_dense_and_normalisation_are_those_of_the_folder(tmp_path):

@@ -4,9 +4,9 @@ import dataclasses
 import json
 
 import pytest
-import tiny
 import torch
 
+import tiny
 import triarch
 from triarch.errors import InvalidInput, LimitExceeded, TriarchError, Unsupported
 from triarch.generation import generate, stream

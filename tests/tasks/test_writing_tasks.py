@@ -3,14 +3,14 @@
 import json
 import warnings
 
-import pairs
 import pytest
-import tiny
 import torch
 import transformers
-from from_sources import ADA, FEW, PAGE, french, pieces_of, task
 
+import pairs
+import tiny
 import triarch
+from from_sources import ADA, FEW, PAGE, french, pieces_of, task
 from triarch import limits
 from triarch.cli import main
 from triarch.errors import CorruptFile, InvalidInput, LimitExceeded, NotFound, TriarchError

@@ -5,11 +5,11 @@ import re
 import shlex
 
 import pytest
-import stand_ins
 import torch
-from pages import Page
 
+import stand_ins
 import triarch
+from pages import Page
 from triarch import starters
 from triarch.cli import main
 from triarch.errors import TriarchError

@@ -7,10 +7,10 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import tiny
-from pages import Page, asks_by_style
 
+import tiny
 import triarch.tour
+from pages import Page, asks_by_style
 from triarch.errors import NotFound, TriarchError
 from triarch.pages import svg
 from triarch.starters import Card

@@ -7,10 +7,10 @@ import shutil
 from types import SimpleNamespace
 
 import pytest
-import runs
 import torch
-from runs import ROWS, after_step
 
+import runs
+from runs import ROWS, after_step
 from triarch.errors import InvalidInput, TriarchError
 from triarch.training import learner, plan, run, state
 from triarch.training.learner import NotFinite

@@ -1,11 +1,11 @@
 """Which model of a run is kept: the best, the last, and when a run ends before its last step."""
 
 import pytest
-import runs
 import torch
-from runs import ROWS, after_step
 
+import runs
 import triarch
+from runs import ROWS, after_step
 from triarch.errors import TriarchError
 from triarch.training import run, state
 

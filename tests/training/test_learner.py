@@ -6,14 +6,15 @@ from functools import cache
 
 import numpy as np
 import pytest
-import runs
-import tiny
 import torch
 from torch import nn
 
+import runs
+import tiny
+from triarch.data import seeds
 from triarch.errors import TriarchError
 from triarch.objectives._base import Batch
-from triarch.training import learner, plan, seeds
+from triarch.training import learner, plan
 from triarch.training.learner import Learner, NotFinite, clip, first_not_finite, recompute_blocks
 from triarch.training.settings import Settings
 

@@ -3,9 +3,9 @@
 import math
 
 import pytest
-import tiny
 import torch
 
+import tiny
 import triarch
 from triarch.data.reading import rows_of
 from triarch.objectives import objective

@@ -8,13 +8,14 @@ import shutil
 from pathlib import Path
 
 import pytest
-import runs
-import tiny
 import torch
 
+import runs
+import tiny
 import triarch
+from triarch.data import seeds
 from triarch.errors import CorruptFile, InvalidInput, LimitExceeded, NotFound, TriarchError, Unsupported
-from triarch.training import plan, seeds
+from triarch.training import plan
 from triarch.training.settings import Settings, make, read_recipe
 
 ROWS = runs.reviews(8)

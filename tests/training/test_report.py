@@ -6,8 +6,8 @@ import re
 
 import numpy as np
 import pytest
-from pages import Page, asks_by_style
 
+from pages import Page, asks_by_style
 from triarch.errors import TriarchError
 from triarch.training import drawings, history, report
 from triarch.training.drawings import Line, chart, ticks

@@ -8,11 +8,11 @@ import signal
 import threading
 
 import pytest
-import runs
 import torch
-from runs import ROWS, SHORT, Killed, after_step, die
 
+import runs
 import triarch
+from runs import ROWS, SHORT, Killed, after_step, die
 from triarch.errors import CheckpointMismatch, CorruptFile, InvalidInput, TriarchError
 from triarch.training import learner, state
 

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import runs
 import torch
-from runs import ROWS
 
+import runs
 import triarch
+from runs import ROWS
 from triarch.errors import InvalidInput, Unsupported
 from triarch.training import finish, progress, run, state
 

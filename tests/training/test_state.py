@@ -10,9 +10,9 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from runs import Killed
 from safetensors import SafetensorError
 
+from runs import Killed
 from triarch.errors import CorruptFile, InvalidInput, TriarchError
 from triarch.training import state
 
