@@ -10,8 +10,10 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constr
 demo: .venv/demo
 	$(BIN)/triarch tour --output tour.html
 
+# a process for each core; each starts with a stretch of the files in order, so that what they share is made once, and one
+# that has finished takes over the last tests of another
 test: .venv/test .venv/demo
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
 check: .venv/check
 	$(BIN)/ruff check src tests benchmarks recipes

@@ -1,8 +1,9 @@
-"""What the tests of several files are given."""
+"""What the tests of several files are given. Each process of a test run computes with one thread (see the Makefile)."""
 
 import os
 
 import pytest
+import torch
 
 import runs
 import stand_ins
@@ -10,6 +11,9 @@ import tiny
 import triarch
 from triarch import starters
 from triarch.tour import bundled_sentences, explore, lessons, page
+
+torch.set_num_threads(1)
+os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "RAYON_NUM_THREADS"), "1")  # of tokenizers, and of processes that start
 
 # Text and data
 
