@@ -5,6 +5,7 @@ import os
 import pytest
 import torch
 
+import forks as forking
 import runs
 import stand_ins
 import tiny
@@ -38,6 +39,14 @@ def file(tmp_path):
 
 
 # Runs
+
+
+@pytest.fixture(scope="session")
+def forks():
+    """Starts processes in no time, one after the other."""
+    started = forking.Forks()
+    yield started
+    started.close()
 
 
 @pytest.fixture(scope="session")

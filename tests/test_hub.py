@@ -3,8 +3,6 @@
 import http.server
 import json
 import os
-import subprocess
-import sys
 import threading
 
 import pytest
@@ -90,38 +88,46 @@ def hub(tmp_path):
     server.server_close()
 
 
-def load(environment, name="team/tiny"):
-    return subprocess.run(
-        [sys.executable, "-c", LOAD, name], env=environment, capture_output=True, text=True, timeout=60, check=False
-    )
+@pytest.fixture
+def load(forks, tmp_path):
+    """Loads a repo id in a process that has this environment: what it writes to stdout and stderr."""
+
+    def call(environment, name="team/tiny"):
+        streams = [tmp_path / "out", tmp_path / "err"]
+        for stream in streams:
+            stream.write_text("")
+        forks.start(LOAD, name, out=streams[0], err=streams[1], environment=environment).wait()
+        return tuple(stream.read_text() for stream in streams)
+
+    return call
 
 
-def test_a_repo_id_is_fetched_and_loaded(hub):
-    assert load(hub).stdout == "BertForMaskedLM\n"
+def test_a_repo_id_is_fetched_and_loaded(hub, load):
+    assert load(hub)[0] == "BertForMaskedLM\n"
 
 
-def test_code_and_legacy_weights_are_never_fetched(hub):
+def test_code_and_legacy_weights_are_never_fetched(hub, load):
     load(hub)
     fetched = {path.rsplit("/", 1)[1] for path in Hub.asked if "/resolve/" in path}
     assert "model.safetensors" in fetched
     assert not fetched & {"modeling_evil.py", "pytorch_model.bin"}
 
 
-def test_the_cache_serves_offline(hub):
+def test_the_cache_serves_offline(hub, load):
     load(hub)
     Hub.asked.clear()
-    assert load(hub | {"HF_HUB_OFFLINE": "1"}).stdout == "BertForMaskedLM\n"
+    assert load(hub | {"HF_HUB_OFFLINE": "1"})[0] == "BertForMaskedLM\n"
     assert Hub.asked == []
 
 
-def test_the_cache_serves_when_the_hub_is_down(hub):
+def test_the_cache_serves_when_the_hub_is_down(hub, load):
     load(hub)
-    assert load(hub | {"HF_ENDPOINT": "http://127.0.0.1:9"}).stdout == "BertForMaskedLM\n"
+    assert load(hub | {"HF_ENDPOINT": "http://127.0.0.1:9"})[0] == "BertForMaskedLM\n"
 
 
-def test_a_repo_that_is_not_there(hub):
-    assert "NotFound: no folder and no repo 'team/other'" in load(hub, "team/other").stderr
+def test_a_repo_that_is_not_there(hub, load):
+    assert "NotFound: no folder and no repo 'team/other'" in load(hub, "team/other")[1]
 
 
-def test_a_hub_that_does_not_answer(hub):
-    assert "Offline: no folder 'team/tiny'" in load(hub | {"HF_ENDPOINT": "http://127.0.0.1:9"}).stderr
+def test_a_hub_that_does_not_answer(hub, load):
+    assert "Offline: no folder 'team/tiny'" in load(hub | {"HF_ENDPOINT": "http://127.0.0.1:9"})[1]

@@ -9,18 +9,16 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
-import torch
 
 import runs
 import triarch
+from forks import TRIARCH
 from runs import ROWS
 from triarch.cli import main
 from triarch.training.settings import Settings
 
-TRIARCH = [sys.executable, "-c", "import sys; from triarch.cli import main; sys.exit(main())"]
 QUICK = ["--steps", "2", "--batch-size", "4", "--dropout", "0"]
 
 
@@ -328,120 +326,89 @@ def test_bad_rows_can_be_left_out(run, model, tmp_path):
 def command(model, data, output, *more, steps=60):
     given = ["--batch-size", "4", "--steps", str(steps), "--lr", "1e-3", "--dropout", "0.1", "--save-every", "3"]
     given += ["--validation", str(data), "--evaluate-every", "7", "--average", "0.9"]
-    return [*TRIARCH, "train", str(data), "-m", model("bert"), "-o", str(output), *given, *more]
+    return ["train", str(data), "-m", model("bert"), "-o", str(output), *given, *more]
 
 
-def environment():
-    source = Path(triarch.__file__).parents[1]
-    return os.environ | {
-        "OMP_NUM_THREADS": str(torch.get_num_threads()),  # the last bits depend on it
-        "PYTHONPATH": str(source),
-        "HF_HUB_OFFLINE": "1",
-    }
-
-
-def start(command, **streams):
-    return subprocess.Popen(command, env=environment(), **({"stderr": subprocess.PIPE} | streams))
-
-
-def wait_for_steps(process, output, count):
-    """Until the log has so many lines, or the process is done."""
+def wait_for_steps(output, count):
+    """Until the log has so many lines."""
     log, end = output / "training" / "log.jsonl", time.monotonic() + 30
-    while (
-        process.poll() is None
-        and time.monotonic() < end
-        and not (log.exists() and log.read_bytes().count(b"\n") >= count)
-    ):
+    while time.monotonic() < end and not (log.exists() and log.read_bytes().count(b"\n") >= count):
         time.sleep(0.002)
 
 
 @pytest.mark.parametrize("number, code", [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_signal_saves_and_the_run_goes_on_to_the_bit(run, model, tmp_path, data, number, code):
-    assert run(*command(model, data, tmp_path / "whole")[3:])[0] == 0
-    output = tmp_path / "o"
-    process = start(command(model, data, output, steps=60))
-    wait_for_steps(process, output, 8)
-    process.send_signal(number)
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == code, err
-    assert b"stopping after this step" in err
+def test_a_signal_saves_and_the_run_goes_on_to_the_bit(run, forks, model, tmp_path, data, number, code):
+    assert run(*command(model, data, tmp_path / "whole"))[0] == 0
+    output, said = tmp_path / "o", tmp_path / "stderr"
+    process = forks.start(TRIARCH, *command(model, data, output), err=said)
+    wait_for_steps(output, 8)
+    process.send(number)
+    assert process.wait() == code, said.read_text()
+    assert "stopping after this step" in said.read_text()
     steps = [line["step"] for line in runs.log_of(output)]
     assert runs.steps_of(output)[-1] == steps[-1] < 60
-    code, _, err = run(*command(model, data, output, "--resume")[3:])
+    code, _, err = run(*command(model, data, output, "--resume"))
     assert code == 0
     assert f"going on from step {steps[-1]} of 60" in err
     assert runs.log_of(output) == runs.log_of(tmp_path / "whole")
     assert (output / "model.safetensors").read_bytes() == (tmp_path / "whole" / "model.safetensors").read_bytes()
 
 
-# Reads command lines, one a line, and runs each in a fork: a process to be killed, without importing torch each time
-FORKS = """
-import json, os, sys
-import torch._dynamo, triarch.training.finish
-from triarch.cli import main
-os.fsync = lambda descriptor: None
-for line in sys.stdin:
-    if child := os.fork():
-        print(child, flush=True)
-        print(os.waitpid(child, 0)[1], flush=True)
-    else:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        os._exit(main(json.loads(line)))
-"""
-
-
-def test_killed_again_and_again_it_ends_to_the_bit(run, model, tmp_path, data):
-    assert run(*command(model, data, tmp_path / "whole")[3:])[0] == 0
+def test_killed_again_and_again_it_ends_to_the_bit(run, forks, model, tmp_path, data):
+    assert run(*command(model, data, tmp_path / "whole"))[0] == 0
     output, said, rng, saved = tmp_path / "o", tmp_path / "stderr", random.Random(0), 0
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    with said.open("w") as err, start([sys.executable, "-c", FORKS], stderr=err, **pipes) as forks:
-        for _ in range(8):
-            forks.stdin.write(json.dumps(command(model, data, output, "--resume")[3:]) + "\n")
-            forks.stdin.flush()
-            child = int(forks.stdout.readline())
-            wait_for_steps(forks, output, min(saved + saved // 7 + rng.randrange(2, 12), 60))
-            time.sleep(rng.random() / 50)
-            os.kill(child, signal.SIGKILL)
-            assert int(forks.stdout.readline()) in (0, signal.SIGKILL)
-            steps = runs.steps_of(output)
-            assert max(steps, default=0) >= saved
-            saved = max(steps, default=0)
-        forks.stdin.close()
+    for _ in range(8):
+        process = forks.start(TRIARCH, *command(model, data, output, "--resume"), err=said, sync=False)
+        wait_for_steps(output, min(saved + saved // 7 + rng.randrange(2, 12), 60))
+        time.sleep(rng.random() / 50)
+        process.send(signal.SIGKILL)
+        assert process.wait() in (0, -signal.SIGKILL)
+        steps = runs.steps_of(output)
+        assert max(steps, default=0) >= saved
+        saved = max(steps, default=0)
     notes = said.read_text()
     assert "damaged" not in notes
     assert "set aside" not in notes
     begun = [int(step) for step in re.findall(r"going on from step (\d+) of 60", notes)]
     assert begun == sorted(begun)
-    code, _, err = run(*command(model, data, output, "--resume")[3:])
+    code, _, err = run(*command(model, data, output, "--resume"))
     assert code == 0, err
     assert f"going on from step {saved} of 60" in err
     assert runs.left_by(output) == runs.left_by(tmp_path / "whole")
     assert not list((output / "training" / "checkpoints").glob(".*"))
 
 
-def test_two_at_once_on_one_folder_are_refused(run, model, tmp_path, data):
-    process = start(command(model, data, tmp_path / "o", steps=100_000))
+def test_two_at_once_on_one_folder_are_refused(run, forks, model, tmp_path, data):
+    process = forks.start(TRIARCH, *command(model, data, tmp_path / "o", steps=100_000))
     try:
-        wait_for_steps(process, tmp_path / "o", 1)
+        wait_for_steps(tmp_path / "o", 1)
         for more in ([], ["--resume"]):
-            code, _, err = run(*command(model, data, tmp_path / "o", *more)[3:])
+            code, _, err = run(*command(model, data, tmp_path / "o", *more))
             assert code == 2
             assert "is in use by another run" in err
     finally:
-        process.kill()
-        process.communicate()
+        process.send(signal.SIGKILL)
+        process.wait()
 
 
-def test_a_stderr_that_breaks_does_not_end_a_run(model, tmp_path, data):
-    process = start(command(model, data, tmp_path / "o", "--json", steps=20), stdout=subprocess.PIPE)
-    process.stderr.close()
-    out, _ = process.communicate(timeout=60)
-    assert process.returncode == 0
-    assert json.loads(out)["steps"] == 20
+def test_a_stderr_that_breaks_does_not_end_a_run(forks, model, tmp_path, data):
+    os.mkfifo(tmp_path / "stderr")
+    reader = os.open(tmp_path / "stderr", os.O_RDONLY | os.O_NONBLOCK)  # else it would wait for a writer
+    process = forks.start(
+        TRIARCH,
+        *command(model, data, tmp_path / "o", "--json", steps=20),
+        out=tmp_path / "out",
+        err=tmp_path / "stderr",
+    )
+    wait_for_steps(tmp_path / "o", 1)
+    os.close(reader)
+    assert process.wait() == 0
+    assert json.loads((tmp_path / "out").read_text())["steps"] == 20
 
 
 def test_a_stderr_that_is_closed_does_not_end_a_run(model, tmp_path, data):
-    shell = ["sh", "-c", 'exec "$@" 2>&-', "sh", *command(model, data, tmp_path / "o", "--json", steps=4)]
-    done = subprocess.run(shell, env=environment(), capture_output=True, timeout=60, check=False)
+    """From its start on, so not in a fork."""
+    train = [sys.executable, "-c", TRIARCH, *command(model, data, tmp_path / "o", "--json", steps=4)]
+    done = subprocess.run(["sh", "-c", 'exec "$@" 2>&-', "sh", *train], capture_output=True, timeout=60, check=False)
     assert done.returncode == 0
     assert json.loads(done.stdout)["steps"] == 4
