@@ -226,7 +226,7 @@ class FillMask(Task):
         x = self.model.features(**batch)  # (B, T, D)
         rows = [row for row, at in enumerate(places) for _ in at]
         columns = [i for at in places for i in at]
-        scores = self.model.head(x[rows, columns][None])  # (1, masks, V)
+        scores = self.model.scores(x[rows, columns][None])  # (1, masks, V)
         logits = getattr(scores, "prediction_logits", scores[0])[0]
         flat = softmax(logits.float().cpu().numpy())
         return np.split(flat, np.cumsum([len(at) for at in places])[:-1])
