@@ -30,8 +30,8 @@ class Head:
     kind: type  # of the scores that it gives, one of `kinds`
     make: Make
     # Which features it is given: of all positions; of the first, or the last that is no padding; of the last end token;
-    # or what the encoder of an encoder–decoder makes of all positions, which then needs no decoder
-    reads: Literal["all", "first", "last", "end", "encoder"] = "all"
+    # of all and, beside them, of the first; or of all that an encoder makes, in a model which then needs no decoder
+    reads: Literal["all", "first", "last", "end", "all and first", "encoder"] = "all"
     optional: tuple[str, ...] = ()  # parts that a checkpoint may leave out, and the model then does without
     untied: tuple[str, ...] = ()  # layers that share their weights as config.json says, unless the file holds others
     former: tuple[str, ...] = ()  # names of the same head in older files
@@ -94,27 +94,29 @@ class Network(nn.Module):
             x = x.unflatten(0, named[self.INPUTS[0]].shape[:-1])
         else:
             x = self.features(**named)
-        return self.scores(self._picked(x, named) if score_at is None else x[score_at])
+        return self.scores(*self._picked(x, named, score_at))
 
-    def scores(self, x: Tensor) -> Any:
+    def scores(self, *features: Tensor) -> Any:
         """Features, as the head reads them -> its scores, of the kind that it declares."""
-        given = self.head(x)
+        given = self.head(*features)
         return self.kind(*given) if isinstance(given, tuple) else self.kind(given)
 
     def completed(self, inputs: dict[str, Any]) -> dict[str, Any]:
         """The inputs of `forward`, with those that follow from the others."""
         return inputs
 
-    def _picked(self, x: Tensor, inputs: dict[str, Any]) -> Tensor:
+    def _picked(self, x: Tensor, inputs: dict[str, Any], score_at: Tensor | None) -> tuple[Tensor, ...]:
         match self.declared.reads:
             case "first":
-                return x[..., 0, :]
+                return (x[..., 0, :],)
             case "last":
-                return last_token(x, inputs.get("attention_mask"))
+                return (last_token(x, inputs.get("attention_mask")),)
             case "end":
-                return last_end(x, inputs["input_ids"], self.config.end_id)
+                return (last_end(x, inputs["input_ids"], self.config.end_id),)
+            case "all and first":
+                return x if score_at is None else x[score_at], x[..., 0, :]
             case _:
-                return x
+                return (x if score_at is None else x[score_at],)
 
     def reads_as(self, length: int) -> int:
         """Prompts may share a KV cache only where this value is equal."""

@@ -78,7 +78,7 @@ def _fitted(kind: Any, config: Any, entries: dict[str, Any], architecture: str) 
     network = kind.outline(config, architecture)
     unread = {name: empty(entry) for name, entry in entries.items()}
     table.load(network, kind.weights, unread, dtype=torch.float32, device="meta")
-    rows = [kind.weights.find(name) for name in table.saved(network)]
+    rows = [kind.weights.find(name) for name in table.parameters(network)]
     return {next((name for name in (row.name, *row.others) if name in entries), row.copy) for row in rows}
 
 

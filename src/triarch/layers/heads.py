@@ -33,8 +33,8 @@ class Trunk(nn.Module):
         super().__init__()
         self.pooler = pooler
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
-        return x, None if self.pooler is None else self.pooler(x[..., 0, :])
+    def forward(self, x: Tensor, first: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        return x, None if self.pooler is None else self.pooler(first)
 
 
 class Words(nn.Module):

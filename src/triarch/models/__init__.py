@@ -16,7 +16,7 @@ from triarch.family import Alias, Head, Network
 from triarch.inputs.processor import Format
 from triarch.suggest import did_you_mean
 from triarch.weights import Layout
-from triarch.weights.table import saved
+from triarch.weights.table import parameters
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Family:
         with torch.device("meta"), _NoInitialization():
             shared = nn.Embedding(1, 1)  # only names are asked for
             declared = self.head(architecture)
-            found = saved(declared.make(config, shared))
+            found = parameters(declared.make(config, shared))
         optional = tuple(f"{part}." for part in declared.optional)
         return [
             f"head.{name}"

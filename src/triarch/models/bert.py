@@ -139,8 +139,8 @@ class Pretraining(nn.Module):
         self.pooler, self.words = pooler, words
         self.follows = nn.Linear(pooler.dense.out_features, 2)
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        return self.words(x), self.follows(self.pooler(x[..., 0, :]))
+    def forward(self, x: Tensor, first: Tensor) -> tuple[Tensor, Tensor]:
+        return self.words(x), self.follows(self.pooler(first))
 
 
 def _words(c: Config, token: nn.Embedding) -> Words:
@@ -148,9 +148,11 @@ def _words(c: Config, token: nn.Embedding) -> Words:
 
 
 HEADS = {
-    "BertModel": Head(Features, lambda c, _: Trunk(Pooler(c.hidden_size)), optional=("pooler",)),
+    "BertModel": Head(Features, lambda c, _: Trunk(Pooler(c.hidden_size)), reads="all and first", optional=("pooler",)),
     "BertForPreTraining": Head(
-        PretrainingScores, lambda c, token: Pretraining(Pooler(c.hidden_size), _words(c, token))
+        PretrainingScores,
+        lambda c, token: Pretraining(Pooler(c.hidden_size), _words(c, token)),
+        reads="all and first",
     ),
     "BertForMaskedLM": Head(WordScores, lambda c, token: MaskedWords(_words(c, token))),
     "BertForNextSentencePrediction": Head(FollowsScores, lambda c, _: Follows(Pooler(c.hidden_size)), reads="first"),

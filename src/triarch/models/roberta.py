@@ -118,7 +118,9 @@ class Model(EncoderNetwork):
 
 
 HEADS = {
-    "RobertaModel": Head(Features, lambda c, _: Trunk(Pooler(c.hidden_size)), optional=("pooler",)),
+    "RobertaModel": Head(
+        Features, lambda c, _: Trunk(Pooler(c.hidden_size)), reads="all and first", optional=("pooler",)
+    ),
     "RobertaForMaskedLM": Head(
         WordScores,
         lambda c, token: MaskedWords(  # gelu whatever the config says

@@ -130,7 +130,7 @@ def _fill(pattern: str, values: tuple[str, ...]) -> str:
     return re.sub(r"[#*]", lambda _: next(rest), pattern)
 
 
-def saved(model: nn.Module) -> dict[str, Tensor]:
+def parameters(model: nn.Module) -> dict[str, Tensor]:
     """Everything worth saving: parameters and persistent buffers, tied ones once."""
     stored = model.state_dict()
     return {name: tensor for name, tensor in (*model.named_parameters(), *model.named_buffers()) if name in stored}
@@ -163,7 +163,7 @@ def load(
     `model.fresh` says what. Raises CheckpointMismatch with all differences at once, before anything is read.
     """
     _leave_out_optional(model, layout, entries)
-    ours = saved(model)
+    ours = parameters(model)
     rows = {name: _renamed(layout.find(name), entries) for name in ours}
 
     def held(name: str) -> bool:
@@ -262,7 +262,7 @@ def _put(places: list[tuple[nn.Module, str]], tensor: Tensor) -> None:
 
 def export(model: nn.Module, layout: Layout) -> dict[str, Tensor]:
     """The inverse: what a checkpoint file should hold. Loading it gives back `model`."""
-    ours = saved(model)
+    ours = parameters(model)
     slices: dict[Stored, list[Tensor]] = defaultdict(list)
     for name in sorted(ours, key=lambda name: layout.find(name).part):
         row = layout.find(name)
