@@ -223,7 +223,9 @@ class FillMask(Task):
 
     def _probabilities(self, batch: dict[str, Tensor], places: list[list[int]]) -> list[np.ndarray]:
         """The head is run on the masks alone: the scores of all words at all positions are never formed."""
-        score_at = batch["attention_mask"] < 0  # (B, T), False
+        import torch
+
+        score_at = torch.zeros_like(batch["input_ids"], dtype=torch.bool)  # (B, T)
         for row, at in enumerate(places):
             score_at[row, at] = True
         words, *_ = self.model(**batch, score_at=score_at)  # (masks, V), which come first in both kinds of scores
