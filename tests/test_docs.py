@@ -1,4 +1,4 @@
-"""README and docs/: every snippet runs, every link leads somewhere, and the tables name all that there is.
+"""README, docs/ and CONTRIBUTING: every snippet runs, every link leads somewhere, the tables name all that there is.
 
 Snippets of a page run in their order, in a folder with the files of `FILES`. Where they name a model of the hub, a tiny
 one stands in for it: those of `STAND_INS`, and no other. The starters are the tiny ones of `stand_ins`.
@@ -196,3 +196,23 @@ def test_the_readme_leads_to_every_page():
 def test_a_model_that_nothing_stands_in_for_is_an_error(place):
     with pytest.raises(TriarchError, match="no model stands in for someone/else"):
         hub.find("someone/else")
+
+
+FAMILY_TESTS = """
+import sys, pytest, triarch.models
+triarch.models.__path__.append(sys.argv[1])
+sys.exit(pytest.main([sys.argv[2], "-k", "electra", "-p", "no:cacheprovider"]))
+"""
+
+
+def test_the_family_of_the_worked_example_passes_the_tests_of_all_families(forks, tmp_path):
+    """Its file is what CONTRIBUTING.md has of it, block by block."""
+    blocks = [text for language, _, text in snippets(ROOT / "CONTRIBUTING.md") if language == "python"]
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "electra.py").write_text("\n\n".join(blocks), encoding="utf-8")
+    out = tmp_path / "out"
+    tests = ROOT / "tests" / "models" / "test_families.py"
+    code = forks.start(FAMILY_TESTS, tmp_path / "models", tests, out=out, err=out).wait()
+    said = out.read_text(encoding="utf-8")
+    assert code == 0, said
+    assert int(re.search(r"(\d+) passed", said)[1]) > 3 * blocks[-1].count("Head(")
