@@ -1,9 +1,11 @@
 """What the tests of several files are given. Each process of a test run computes with one thread (see the Makefile)."""
 
 import os
+import pickle
 
 import pytest
 import torch
+from filelock import FileLock
 
 import forks as forking
 import runs
@@ -79,18 +81,39 @@ def train(model, tmp_path, fast_disk):
 
 
 @pytest.fixture(scope="session")
-def findings():
-    """What the tour finds out with its bundled model."""
-    return explore(None, bundled_sentences())
+def shared(tmp_path_factory):
+    """What the first process of a test run has made, for all of them: by a name, and how to make it."""
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
+
+    def once(name, make):
+        path = folder / f"{name}.pickle"
+        with FileLock(f"{path}.lock"):
+            if not path.exists():
+                path.write_bytes(pickle.dumps(make()))
+            return pickle.loads(path.read_bytes())
+
+    return once
 
 
 @pytest.fixture(scope="session")
-def school(tmp_path_factory):
+def findings(shared):
+    """What the tour finds out with its bundled model."""
+    return shared("findings", lambda: explore(None, bundled_sentences()))
+
+
+@pytest.fixture(scope="session")
+def school(shared, tmp_path_factory):
     """The tour's lessons, with stand-ins for the starters."""
-    with pytest.MonkeyPatch.context() as patch:
-        home = stand_ins.write(tmp_path_factory.mktemp("starters"))
-        patch.setattr(starters, "home", lambda: home)
-        return lessons.attend(lambda note: None)
+
+    def attend():
+        with pytest.MonkeyPatch.context() as patch:
+            home = stand_ins.write(tmp_path_factory.mktemp("starters"))
+            patch.setattr(starters, "home", lambda: home)
+            return lessons.attend(lambda note: None)
+
+    return shared("school", attend)
 
 
 @pytest.fixture(scope="session")

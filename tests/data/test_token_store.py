@@ -105,10 +105,10 @@ def test_long_paragraphs_are_cut_and_keep_every_character(monkeypatch, text):
     "piece", [". ", ".", '."', ". (", '"', ".\u201d ", "! A", "\u3002", ".  ", "a. A ", "." + ")" * 100]
 )
 def test_splitting_takes_no_longer_than_reading(piece):
-    started = time.perf_counter()
+    started = time.process_time()
     sentence_ends((piece * 100_000)[:100_000])
     sentence_ends("." + piece[-1] * 100_000)
-    assert time.perf_counter() - started < 1
+    assert time.process_time() - started < 1
 
 
 # Building

@@ -141,9 +141,9 @@ def test_rows_with_their_own_negatives_can_stand_alone(processor):
 def test_a_large_batch_is_compared_in_no_time(processor):
     made = Contrastive(processor)
     examples = [e for i in range(2000) for e in made.examples({"anchor": f"a {i // 2}", "positive": f"b {i}"})]
-    started = time.perf_counter()
+    started = time.process_time()
     allowed = made.batch(examples).targets["allowed"]
-    assert time.perf_counter() - started < 2
+    assert time.process_time() - started < 2
     assert allowed.sum() == 2000 * 2000 - 2000  # each anchor has another positive
 
 
