@@ -22,6 +22,7 @@ import triarch
 from triarch import checkpoint, hub, starters
 from triarch.errors import InvalidInput, TriarchError
 from triarch.files import Folder, write_text
+from triarch.inputs.text.processor import TextProcessor
 from triarch.weights import adapters, files
 
 TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
@@ -88,7 +89,7 @@ def same_tokenizer(folder: Path, base: Path | str) -> bool:
     return spoken(checkpoint.load_tokenizer(folder)) == spoken(checkpoint.load_tokenizer(base))
 
 
-def spoken(processor: checkpoint.TextProcessor) -> tuple[str, int, bool]:
+def spoken(processor: TextProcessor) -> tuple[str, int, bool]:
     return processor.tokenizer.to_str(), processor.max_tokens, processor.segments
 
 
