@@ -117,7 +117,7 @@ class DeepLabels(nn.Module):
         super().__init__()
         self.dropped, self.dropout = dropped, Dropout(dropout)
         self.dense = nn.Linear(hidden_size, hidden_size)
-        self.activation = ACTIVATIONS[act]
+        self.activation = ACTIVATIONS[activation]
         self.labels = nn.Linear(hidden_size, labels)
 
     def forward(self, x: Tensor) -> Tensor:

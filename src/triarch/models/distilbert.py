@@ -21,7 +21,7 @@ from triarch.layers.dropout import Dropout
 from triarch.layers.embeddings import check_length, look_up
 from triarch.layers.encoder import Encoder
 from triarch.layers.feed_forward import ACTIVATIONS, FeedForward
-from triarch.layers.heads import Choices, MaskedWords, Pooler, Spans, TokenLabels, Trunk, Words
+from triarch.layers.heads import Choices, DeepLabels, MaskedWords, Pooler, Spans, TokenLabels, Trunk, Words
 from triarch.layers.positions import sinusoids
 from triarch.weights import Layout
 
