@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from triarch.config import Config
 from triarch.errors import InvalidInput
 from triarch.inputs.processor import Format
-from triarch.kinds import ChoiceScores, Scores
+from triarch.kinds import ChoiceScores, Features, LabelScores, NextWordScores, Scores, SpanScores, TokenScores
+from triarch.layers import heads
 from triarch.layers.cache import Cache
 from triarch.layers.embeddings import fold, last_end, last_token
 from triarch.layers.encoder import Encoder
@@ -35,6 +36,20 @@ class Head:
     optional: tuple[str, ...] = ()  # parts that a checkpoint may leave out, and the model then does without
     untied: tuple[str, ...] = ()  # layers that share their weights as config.json says, unless the file holds others
     former: tuple[str, ...] = ()  # names of the same head in older files
+
+
+# Heads that several families have as they are; they ask their config for its standard names
+TRUNK = Head(Features, lambda c, _: heads.Trunk())
+POOLED_TRUNK = Head(
+    Features, lambda c, _: heads.Trunk(heads.Pooler(c.hidden_size)), reads="all and first", optional=("pooler",)
+)
+NEXT_WORDS = Head(
+    NextWordScores, lambda c, token: heads.NextWords(c.hidden_size, c.vocab_size, token if c.tied else None)
+)
+LAST_LABELS = Head(LabelScores, lambda c, _: heads.Labels(c.hidden_size, c.num_labels, bias=False), reads="last")
+END_LABELS = Head(LabelScores, lambda c, _: heads.DeepLabels(c.hidden_size, c.num_labels, c.head_dropout), reads="end")
+TOKEN_LABELS = Head(TokenScores, lambda c, _: heads.TokenLabels(c.hidden_size, c.num_labels, c.head_dropout))
+SPANS = Head(SpanScores, lambda c, _: heads.Spans(c.hidden_size))
 
 
 @dataclass(frozen=True)

@@ -109,16 +109,20 @@ class Labels(nn.Module):
 
 
 class DeepLabels(nn.Module):
-    """The same with a layer of its own before the labels, and dropout before both. Liu et al. 2019, RoBERTa's code."""
+    """The same with a layer of its own before the labels. `dropped`: its input has dropout, too, as in RoBERTa."""
 
-    def __init__(self, hidden_size: int, labels: int, dropout: float):
+    def __init__(
+        self, hidden_size: int, labels: int, dropout: float, activation: str = "tanh", *, dropped: bool = True
+    ):
         super().__init__()
-        self.dropout = Dropout(dropout)
+        self.dropped, self.dropout = dropped, Dropout(dropout)
         self.dense = nn.Linear(hidden_size, hidden_size)
+        self.activation = ACTIVATIONS[activation]
         self.labels = nn.Linear(hidden_size, labels)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.labels(self.dropout(self.dense(self.dropout(x)).tanh()))  # (B, L)
+        x = self.dense(self.dropout(x) if self.dropped else x)
+        return self.labels(self.dropout(self.activation(x)))  # (B, L)
 
 
 class TokenLabels(nn.Module):

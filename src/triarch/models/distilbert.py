@@ -21,7 +21,7 @@ from triarch.layers.dropout import Dropout
 from triarch.layers.embeddings import check_length, look_up
 from triarch.layers.encoder import Encoder
 from triarch.layers.feed_forward import ACTIVATIONS, FeedForward
-from triarch.layers.heads import Choices, Labels, MaskedWords, Pooler, Spans, TokenLabels, Trunk, Words
+from triarch.layers.heads import Choices, DeepLabels, MaskedWords, Pooler, Spans, TokenLabels, Trunk, Words
 from triarch.layers.positions import sinusoids
 from triarch.weights import Layout
 
@@ -119,7 +119,7 @@ HEADS = {
     ),
     "DistilBertForSequenceClassification": Head(
         LabelScores,
-        lambda c, _: Labels(c.hidden_size, c.num_labels, c.classifier_dropout, pooler=Pooler(c.hidden_size, "relu")),
+        lambda c, _: DeepLabels(c.hidden_size, c.num_labels, c.classifier_dropout, "relu", dropped=False),
         reads="first",
     ),
     "DistilBertForMultipleChoice": Head(
@@ -153,7 +153,8 @@ WEIGHTS = Layout(
         "head.words.dense.*":                   "vocab_transform.*",
         "head.words.norm.*":                    "vocab_layer_norm.*",
         "head.words.out.*":                     "vocab_projector.*",
-        "head.pooler.dense.*":                  "pre_classifier.*",
+        "head.dense.*":                         "pre_classifier.*",  # before labels
+        "head.pooler.dense.*":                  "pre_classifier.*",  # before choices
         "head.labels.*":                        "classifier.*",
         "head.choice.*":                        "classifier.*",
         "head.tags.*":                          "classifier.*",

@@ -149,17 +149,11 @@ class Model(Network):
 
 
 HEADS = {
-    "GPT2Model": Head(Features, lambda c, _: Trunk()),
-    "GPT2LMHeadModel": Head(
-        NextWordScores, lambda c, token: NextWords(c.hidden_size, c.vocab_size, token if c.tied else None)
-    ),
-    "GPT2ForSequenceClassification": Head(
-        LabelScores, lambda c, _: Labels(c.hidden_size, c.num_labels, bias=False), reads="last"
-    ),
-    "GPT2ForTokenClassification": Head(
-        TokenScores, lambda c, _: TokenLabels(c.hidden_size, c.num_labels, c.head_dropout)
-    ),
-    "GPT2ForQuestionAnswering": Head(SpanScores, lambda c, _: Spans(c.hidden_size)),
+    "GPT2Model": TRUNK,
+    "GPT2LMHeadModel": NEXT_WORDS,
+    "GPT2ForSequenceClassification": LAST_LABELS,
+    "GPT2ForTokenClassification": TOKEN_LABELS,
+    "GPT2ForQuestionAnswering": SPANS,
 }
 
 # fmt: off

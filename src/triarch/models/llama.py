@@ -342,17 +342,11 @@ class Model(Network):
 
 
 HEADS = {
-    "LlamaModel": Head(Features, lambda c, _: Trunk()),
-    "LlamaForCausalLM": Head(
-        NextWordScores, lambda c, token: NextWords(c.hidden_size, c.vocab_size, token if c.tied else None)
-    ),
-    "LlamaForSequenceClassification": Head(
-        LabelScores, lambda c, _: Labels(c.hidden_size, c.num_labels, bias=False), reads="last"
-    ),
-    "LlamaForTokenClassification": Head(
-        TokenScores, lambda c, _: TokenLabels(c.hidden_size, c.num_labels, c.head_dropout)
-    ),
-    "LlamaForQuestionAnswering": Head(SpanScores, lambda c, _: Spans(c.hidden_size)),
+    "LlamaModel": TRUNK,
+    "LlamaForCausalLM": NEXT_WORDS,
+    "LlamaForSequenceClassification": LAST_LABELS,
+    "LlamaForTokenClassification": TOKEN_LABELS,
+    "LlamaForQuestionAnswering": SPANS,
 }
 
 # fmt: off
