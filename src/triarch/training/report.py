@@ -13,9 +13,9 @@ import numpy as np
 from triarch import __version__
 from triarch.errors import show
 from triarch.files import write_text
-from triarch.pages import cards, document, key, table, wide
+from triarch.pages import cards, document, key, number, table, wide
 from triarch.training import drawings, history
-from triarch.training.drawings import Line, chart, plural, spell
+from triarch.training.drawings import Line, chart, plural
 from triarch.training.facts import Facts, Mistakes, duration, flat
 from triarch.training.history import History
 
@@ -59,7 +59,7 @@ It names what the run was given, and may quote the data; mind that before you pu
 
 def opening(past: History, facts: Facts) -> str:
     shown = sorted(facts.metrics, key=lambda name: name != facts.metric)[:3]
-    figures = {f"{name}{_on(facts)}": spell(facts.metrics[name]) for name in shown} | {
+    figures = {f"{name}{_on(facts)}": number(facts.metrics[name]) for name in shown} | {
         "steps": f"{facts.steps:,}",
         "tokens seen": drawings.short(facts.tokens),
         "time of training": duration(facts.seconds),
@@ -90,7 +90,7 @@ def losses(past: History, facts: Facts) -> str:
     if len(measured):
         lines.append(Line("validation", measured, dots=True))
     first, last = train.known().values[0], drawings.smooth(train.values)[~np.isnan(train.values)][-1]
-    label = f"training loss over {len(train):,} steps, from {spell(first)} at the start to {spell(last)} at the end"
+    label = f"training loss over {len(train):,} steps, from {number(first)} at the start to {number(last)} at the end"
     drawn = chart(lines, label=label, best=facts.best_step)
     unknown = len(train) - len(train.known())
     parts = past.losses()
@@ -128,7 +128,7 @@ def measurements(past: History, facts: Facts) -> str:
         points = past.of_evaluations(name)
         if name == "loss" or not len(points):
             continue
-        label = f"{name} over {len(points)} measurements, at the end {spell(points.values[-1])}"
+        label = f"{name} over {len(points)} measurements, at the end {number(points.values[-1])}"
         drawn = chart(
             [Line(name, points, dots=True)], label=label, best=facts.best_step, width=SMALL[0], height=SMALL[1]
         )
@@ -151,7 +151,7 @@ def measurements(past: History, facts: Facts) -> str:
 
 
 def _cell(value: object) -> str:
-    return spell(value) if isinstance(value, int | float) else "–"
+    return number(value) if isinstance(value, int | float) else "–"
 
 
 def pace(past: History) -> str:
@@ -165,7 +165,7 @@ def pace(past: History) -> str:
         known = points.known().values
         if not len(known):
             continue
-        label = f"{name} over the steps, from {spell(known.min())} to {spell(known.max())}"
+        label = f"{name} over the steps, from {number(known.min())} to {number(known.max())}"
         drawn = chart([line], label=label, floor=0.0, width=SMALL[0], height=SMALL[1])
         said = f"<figcaption>{_beyond(drawn.beyond)}</figcaption>" if drawn.beyond else ""
         figures.append(f"<figure><h3>{name}</h3>{wide(drawn.drawing, f'{name} over the steps')}{said}</figure>")
@@ -220,7 +220,7 @@ def wrong(mistakes: Mistakes) -> str:
             escape(show(one.text, 300)),
             escape(show(one.right)),
             escape(show(one.predicted)),
-            spell(one.loss),
+            number(one.loss),
         ]
         for one in mistakes.wrong[:MOST_WRONG]
     ]

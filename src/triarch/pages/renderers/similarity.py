@@ -42,7 +42,7 @@ def render(answer: Any, asked: Asked) -> str:
     unit = vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-12)
     given = asked.input if isinstance(asked.input, list | tuple) else []
     names = [_name(given[i] if i < len(given) else None, i) for i in range(len(unit))]
-    drawn = square(unit, [Block(name) for name in names], cell=max(14.0, 300 / len(unit)))
+    drawn = square(unit, [Block(name) for name in names], cell=max(18.0, 300 / len(unit)))
     more = f'<p class="soft">The first {MOST} of {len(answer):,}.</p>' if len(answer) > MOST else ""
     return wide(drawn, "cosines of all pairs") + more
 
