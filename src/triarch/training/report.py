@@ -14,6 +14,7 @@ from triarch import __version__
 from triarch.errors import show
 from triarch.files import write_text
 from triarch.pages import cards, document, key, number, table, wide
+from triarch.pages.renderers import records
 from triarch.training import drawings, history
 from triarch.training.drawings import Line, chart, plural
 from triarch.training.facts import Facts, Mistakes, duration, flat
@@ -186,8 +187,8 @@ the larger the share of its row; a perfect model has all on the diagonal.</figca
         ((int(counts[i, j]), i, j) for i, j in itertools.product(range(L), range(L)) if i != j and counts[i, j]),
         reverse=True,
     )
-    rows = [[f"{count:,}", escape(show(labels[i])), escape(show(labels[j]))] for count, i, j in pairs[:MOST_PAIRS]]
-    most = table(["examples", "right", "predicted"], rows, numbers={0}) if rows else "<p>Nothing was confused.</p>"
+    rows = [{"examples": count, "right": labels[i], "predicted": labels[j]} for count, i, j in pairs[:MOST_PAIRS]]
+    most = records.table(rows) if rows else "<p>Nothing was confused.</p>"
     order = np.argsort(-counts.sum(1), kind="stable")[:MOST_ROWS].tolist()
     kept = "" if L <= MOST_ROWS else f"<p>The {MOST_ROWS} most frequent of {L:,}.</p>"
     own = table(["label", "examples", "precision", "recall"], _by_label(counts, labels, order), numbers={1, 2, 3})
@@ -198,45 +199,36 @@ the larger the share of its row; a perfect model has all on the diagonal.</figca
 
 
 def _by_label(counts: np.ndarray, labels: Sequence[str], order: Sequence[int]) -> list[list[str]]:
-    rows = []
-    for i in order:
-        right, there, said = int(counts[i, i]), int(counts[i].sum()), int(counts[:, i].sum())
-        rows.append(
-            [
-                escape(show(labels[i])),
-                f"{there:,}",
-                f"{right / said:.3f}" if said else "–",
-                f"{right / there:.3f}" if there else "–",
-            ]
-        )
-    return rows
+    def share(right: int, of: int) -> str:
+        return f"{right / of:.3f}" if of else "–"
+
+    there, said = counts.sum(1), counts.sum(0)
+    return [
+        [escape(show(labels[i])), f"{there[i]:,}", share(counts[i, i], said[i]), share(counts[i, i], there[i])]
+        for i in order
+    ]
 
 
 def wrong(mistakes: Mistakes) -> str:
     if not mistakes.wrong:
         return ""
     rows = [
-        [
-            escape(show(one.text, 300)),
-            escape(show(one.right)),
-            escape(show(one.predicted)),
-            number(one.loss),
-        ]
+        {"text": one.text, "right": one.right, "predicted": one.predicted, "loss": one.loss}
         for one in mistakes.wrong[:MOST_WRONG]
     ]
     return f"""<h2>Most wrong</h2>
 <p>Of {plural(len(mistakes.wrong), "row")} with a wrong answer those of the highest loss, where the model was surest of
 it. Look for wrong labels among them.</p>
-<figure class="texts">{table(["text", "right", "predicted", "loss"], rows, numbers={3})}</figure>"""
+<figure class="texts">{records.table(rows)}</figure>"""
 
 
 def again(facts: Facts) -> str:
     data = [
-        [escape(one.part), escape(show(one.name)), f"{one.rows:,}", escape(one.license or "unknown"), escape(one.note)]
+        {"part": one.part, "name": one.name, "rows": one.rows, "licence": one.license or "unknown", "": one.note}
         for one in facts.data
     ]
     seed = {} if facts.seed is None else {"seed": str(facts.seed)}
-    read = f"<figure><h3>Data</h3>{table(['part', 'name', 'rows', 'licence', ''], data, numbers={2})}</figure>"
+    read = f"<figure><h3>Data</h3>{records.table(data)}</figure>"
     return f"""<h2>To do it again</h2>
 {read if data else ""}
 <div class="pair">{_facts("Settings", flat(facts.settings) | seed)}
@@ -246,5 +238,5 @@ def again(facts: Facts) -> str:
 def _facts(title: str, found: Mapping[str, str]) -> str:
     if not found:
         return ""
-    rows = [[escape(show(name)), escape(show(value, 300))] for name, value in found.items()]
-    return f'<figure><h3>{title}</h3><div class="facts">{table(["name", "value"], rows)}</div></figure>'
+    rows = [{"name": name, "value": value} for name, value in found.items()]
+    return f'<figure><h3>{title}</h3><div class="facts">{records.table(rows)}</div></figure>'

@@ -38,7 +38,7 @@ def bars(
     """Names and scores, a bar each, ✓ at the one that was `meant`. Scores are shares unless one is no probability."""
     rows = list(scored)
     shares = all(0 <= score <= 1 for _, score in rows)
-    most = max(1.0, *(abs(score) for _, score in rows if math.isfinite(score)), 1.0)
+    most = max([1.0, *(abs(score) for _, score in rows if math.isfinite(score))])
     spell = spell or (percent if shares else number)
     drawn = []
     for name, score in rows:

@@ -35,4 +35,6 @@ def table(answer: Any) -> str:
 
 
 def _cell(value: Any) -> str:
-    return pages.number(value) if isinstance(value, float) else show(value, CHARACTERS)
+    if isinstance(value, float):
+        return pages.number(value)
+    return f"{value:,}" if type(value) is int else show(value, CHARACTERS)

@@ -52,7 +52,7 @@ def square(vectors: np.ndarray, blocks: Sequence[Block], *, cell: float) -> str:
 
     The rows lie in the order of the blocks.
     """
-    left = 16 + 7.0 * max(len(block.name) for block in blocks)
+    left = 20 + 8.5 * max(len(block.name) for block in blocks)
     size = len(vectors) * cell
     drawn = [svg.placed(svg.heat(vectors @ vectors.T, most=STRONGEST), left + BAR, BAR, cell)]
     ends = np.cumsum([block.size for block in blocks])
@@ -92,4 +92,4 @@ def _vectors(answer: Any) -> list[np.ndarray]:
 
 
 def _name(given: Any, place: int) -> str:
-    return svg.cut(Asked(given).text or str(place + 1), 32)
+    return svg.cut(Asked(given).text or str(place + 1), 24)
