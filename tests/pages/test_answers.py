@@ -12,7 +12,7 @@ import tiny
 import triarch
 from pages import Page, asks_by_style
 from triarch.errors import InvalidInput, TriarchError
-from triarch.pages import opening, percent, stylesheet
+from triarch.pages import opening, percent, renderers, stylesheet
 from triarch.pages.asked import Asked
 from triarch.pages.renderers import choose
 from triarch.pages.renderers.spans import Mark, marked
@@ -80,6 +80,20 @@ def test_every_answer_is_a_page_that_stands_alone(kind, answer, input, tmp_path)
 @pytest.mark.parametrize("kind, answer, input", KINDS)
 def test_every_answer_can_be_shown_without_its_input(kind, answer, input):
     assert Page(triarch.show(answer).html).all("article")
+
+
+def test_a_renderer_is_added_by_its_file_alone(tmp_path, monkeypatch):
+    code = (
+        'def fits(answer, asked):\n    return 9 * ("boxes" in answer)\ndef render(answer, asked):\n    return "drawn"\n'
+    )
+    (tmp_path / "made_up.py").write_text(code)
+    monkeypatch.setattr(renderers, "__path__", [*renderers.__path__, str(tmp_path)])
+    renderers._all.cache_clear()
+    try:
+        assert "drawn" in triarch.show({"boxes": []}).html
+    finally:
+        renderers._all.cache_clear()
+        sys.modules.pop("triarch.pages.renderers.made_up", None)
 
 
 def test_the_answers_of_each_text_task_have_a_renderer():
@@ -202,7 +216,7 @@ def test_sources_of_a_summary_are_shaded_in_the_text():
     assert '<mark class="looked" style="--share:0.50" title="50%">It fell.</mark> It rose.' in shown.html
 
 
-def test_tokens_have_their_probabilities_and_what_stood_to_choose():
+def test_tokens_have_their_probabilities_and_their_alternatives():
     shown = triarch.show([{"generated_text": " a c", "tokens": TOKENS}], "x")
     assert "90%" in text_of(shown)
     assert re.findall(r'<li class="(\w+)"', shown.html) == ["g1", "none"]

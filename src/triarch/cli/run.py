@@ -18,12 +18,10 @@ from triarch.cli._options import options_of
 from triarch.cli._output import opened, say, write
 
 if TYPE_CHECKING:
-    from triarch.pages.answers import Page
+    from triarch.pages.answers import Add
     from triarch.tasks._base import Task
 
-HTML = click.Option(
-    ["--html"], type=Path, shell_complete=path, help="Show inputs and answers on a page in this file as well."
-)
+HTML = click.Option(["--html"], type=Path, shell_complete=path, help="Also write inputs and answers as an HTML page.")
 
 
 class Tasks(click.Group):
@@ -90,20 +88,20 @@ def _run(
         say("no input")
 
     shown = nullcontext() if html is None else pages.page(html, f"triarch run {name}", Path(model).name or model, given)
-    with opened(output) as file, shown as page:
+    with opened(output) as file, shown as add:
         task = pipeline(name, model, dtype=dtype, device=device, revision=revision)
         answers: Iterable[tuple[Any, Any, Any]]
         if only and form != "jsonl" and task.single(first[0], task.options(given)):
             answers = [(0, first[0], task(first[0], **given))]  # what Python gives for it, to the letter
         else:
             answers = _answers(task, itertools.chain(first, found), given)
-        code = write(_shown(answers, page), only, form, file)
+        code = write(_shown(answers, add), only, form, file)
     context.exit(code)
 
 
 def _answers(task: "Task", inputs: Iterable[Any], given: dict[str, Any]) -> Iterator[tuple[Any, Any, Any]]:
-    """Inputs with their answers or errors, each behind the id that the input brought, else its number."""
-    waiting: deque[tuple[Any, Any]] = deque()  # ids and inputs that were read and not answered yet
+    """For each input its id (or its number if it has none), the input, and its answer or error."""
+    waiting: deque[tuple[Any, Any]] = deque()  # ids and inputs read but not yet answered
 
     def noted() -> Iterator[Any]:
         for number, row in enumerate(inputs):
@@ -114,9 +112,9 @@ def _answers(task: "Task", inputs: Iterable[Any], given: dict[str, Any]) -> Iter
         yield *waiting.popleft(), answer
 
 
-def _shown(answers: Iterable[tuple[Any, Any, Any]], page: "Page | None") -> Iterator[tuple[Any, Any]]:
-    """Ids and answers; these are noted down on a page where one is wanted."""
+def _shown(answers: Iterable[tuple[Any, Any, Any]], add: "Add | None") -> Iterator[tuple[Any, Any]]:
+    """Ids and answers; each answer is also added to a page if there is one."""
     for id, row, answer in answers:
-        if page is not None:
-            page.add(answer, row)
+        if add is not None:
+            add(answer, row)
         yield id, answer

@@ -3,23 +3,25 @@
     answer = triarch.pipeline("ner", model="MODEL")("Ada lived in London.")
     triarch.show(answer, "Ada lived in London.").save("names.html")
 
-Answers stay what tasks give: lists and dicts with the reference's names. From these names the renderer is chosen.
+Answers are plain lists and dicts with the reference's field names; these names decide which renderer is used.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from html import escape
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from triarch import __version__
 from triarch.errors import TriarchError
 from triarch.files import replacing, write_text
 from triarch.pages import CLOSING, document, opening, renderers, stylesheet
 from triarch.pages.asked import Asked, is_chat, named, records
+
+Add = Callable[[Any, Any], None]  # of an answer and its input
 
 
 class Shown:
@@ -41,10 +43,10 @@ class Shown:
 
 
 def show(answer: Any, input: Any = None, **options: Any) -> Shown:
-    """An answer of a task, of `generate`, or a list of them, to be looked at.
+    """Display an answer of a task or of `generate`, or a list of answers, in a notebook or as a page.
 
-    `input` and `options` are what the task was called with. They make the picture better: entities and answers are
-    marked in their text, and cosines get the names of their sentences. What a picture has no use for is left out.
+    Pass what the task was called with as `input` and `options` to see more: entities and answers are then marked in
+    their text, and cosines stand beside their sentences. Options that the renderer does not need are ignored.
     """
     colours: dict[str, str] = {}
     pairs = list(_each(answer, input))
@@ -66,7 +68,7 @@ def _body(answer: Any, asked: Asked) -> str:
 
 
 def _each(answer: Any, input: Any) -> Iterator[tuple[Any, Any]]:
-    """The answers of a call that had several inputs, each with its own; an answer to one input is alone."""
+    """Pairs of answer and input. A list of answers is split if its inputs are a list of the same length."""
     several = isinstance(answer, list) and bool(answer) and not hasattr(answer[0], "shape")
     listed = isinstance(input, list | tuple) and not is_chat(input)
     if several and listed and len(input) == len(answer) and not (_words(input) and named(answer, "start", "word")):
@@ -82,23 +84,16 @@ def _words(input: Any) -> bool:
     return all(isinstance(word, str) for word in input)
 
 
-class Page:
-    """A page that grows by an answer at a time, so that a file of any length can be shown."""
-
-    def __init__(self, file: TextIO, options: dict[str, Any]):
-        self.file, self.options = file, options
-        self.colours: dict[str, str] = {}
-
-    def add(self, answer: Any, input: Any) -> None:
-        self.file.write(card(answer, Asked(input, self.options, self.colours)) + "\n")
-
-
 @contextmanager
-def page(path: Path, title: str, lede: str, options: dict[str, Any]) -> Iterator[Page]:
-    """A page to add answers to; it takes its place at `path` when all are there, and never if something fails."""
+def page(path: Path, title: str, lede: str, options: dict[str, Any]) -> Iterator[Add]:
+    """Write a page answer by answer: yields a function that adds one with its input.
+
+    The file appears when all answers are there; after an error nothing is written. Raises TriarchError when it cannot.
+    """
+    colours: dict[str, str] = {}
     with replacing(path) as temporary, temporary.open("w", encoding="utf-8", errors="backslashreplace") as file:
         file.write(opening(f"triarch: {title}"))
         file.write(f'<header><h1>{escape(title)}</h1><p class="lede">{escape(lede)}</p></header>\n')
         file.write('<main class="grid">\n')
-        yield Page(file, options)
+        yield lambda answer, input: print(card(answer, Asked(input, options, colours)), file=file)
         file.write(f"</main>\n<footer><p>Made by triarch {__version__}.</p></footer>{CLOSING}")

@@ -1,4 +1,4 @@
-"""What a task was called with, as far as whoever shows its answer knows it."""
+"""The input and options that an answer belongs to. A renderer uses what is known of them; all may be missing."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ SHORT = 200  # characters of an input that stands above its answer as a heading
 
 @dataclass(frozen=True)
 class Asked:
-    """One input with the options of its call; both may be missing."""
+    """One input, and the options of the call."""
 
     input: Any = None
     options: Mapping[str, Any] = field(default_factory=dict)
-    colours: dict[str, str] = field(default_factory=dict)  # classes of labels, the same for all answers of a page
+    colours: dict[str, str] = field(default_factory=dict)  # label -> colour class, shared by all answers of a page
 
     def get(self, name: str) -> Any:
-        """A column of the input where that is a row, else the option of the same name; None without either."""
+        """The field of that name if the input is a row, else the option of that name, else None."""
         row = self.input if isinstance(self.input, Mapping) else {}
         return self.options.get(name) if row.get(name) is None else row[name]
 
     @property
     def text(self) -> str | None:
-        """The text, that of a row, or the words of a list joined."""
+        """The input as one text: a text itself, the text field of a row, or a list of words joined; None for others."""
         given = self.input
         if isinstance(given, Mapping):
             texts = [value for name, value in given.items() if isinstance(value, str) and name != "id"]
@@ -40,11 +40,11 @@ class Asked:
         return given if isinstance(given, str) else None
 
     def colour(self, label: str) -> str:
-        """The class of a label: the next one that is free."""
+        """The colour class of a label; a new label gets the next class."""
         return self.colours.setdefault(label, group(len(self.colours)))
 
     def heading(self) -> str:
-        """The input, as it stands above its answer."""
+        """HTML of the input, to stand above its answer."""
         if self.input is None:
             return ""
         if is_chat(self.input):
@@ -54,7 +54,7 @@ class Asked:
 
 
 def chat(messages: Any) -> str:
-    """A conversation, a paragraph for each message."""
+    """HTML of a conversation, one paragraph per message."""
     said = ((str(one.get("role", "")), one.get("content")) for one in messages)
     return "".join(f'<p class="written"><b>{escape(role)}</b> {escape(str(content))}</p>' for role, content in said)
 
@@ -66,14 +66,14 @@ def is_chat(given: Any) -> bool:
 
 
 def records(answer: Any) -> list[dict[str, Any]]:
-    """The records of an answer, which is one or a list of them; none where it is something else."""
+    """The answer as a list of dicts; empty if it is neither a dict (or dataclass) nor a list of them."""
     listed = answer if isinstance(answer, list | tuple) else [answer]
     made = [dataclasses.asdict(one) if dataclasses.is_dataclass(one) else one for one in listed]  # type: ignore[arg-type]
     return made if made and all(isinstance(one, dict) for one in made) else []
 
 
 def named(answer: Any, *names: str) -> int:
-    """How many names they are, where each record of the answer has them all; else 0."""
+    """The number of `names` if every record of the answer has all of them, else 0."""
     found = records(answer)
     return len(names) if found and all({*names} <= one.keys() for one in found) else 0
 
@@ -83,7 +83,7 @@ def _quoted(text: str) -> str:
 
 
 def _described(given: Any) -> str:
-    """An input that is no text: the name of a file, the size of data, the shape of an array."""
+    """An input other than text in a few words: a file by its name, bytes by their number, an array by its shape."""
     if isinstance(given, os.PathLike):
         return show(os.path.basename(os.fspath(given)))
     if isinstance(given, bytes):

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -127,15 +128,9 @@ def measurements(past: History, facts: Facts) -> str:
     figures = []
     for name in names:
         points = past.of_evaluations(name)
-        if name == "loss" or not len(points):
-            continue
-        label = f"{name} over {len(points)} measurements, at the end {number(points.values[-1])}"
-        drawn = chart(
-            [Line(name, points, dots=True)], label=label, best=facts.best_step, width=SMALL[0], height=SMALL[1]
-        )
-        figures.append(
-            f"<figure><h3>{escape(show(name, 60))}</h3>{wide(drawn.drawing, f'{name} over the steps')}</figure>"
-        )
+        if name != "loss" and len(points):
+            label = f"{name} over {len(points)} measurements, at the end {number(points.values[-1])}"
+            figures.append(_small(Line(name, points, dots=True), label, best=facts.best_step))
     shown = past.evaluations[-MOST_ROWS:]
     rows = [
         [f"{line['step']:,}{' ✓' if line['step'] == facts.best_step else ''}"]
@@ -167,10 +162,16 @@ def pace(past: History) -> str:
         if not len(known):
             continue
         label = f"{name} over the steps, from {number(known.min())} to {number(known.max())}"
-        drawn = chart([line], label=label, floor=0.0, width=SMALL[0], height=SMALL[1])
-        said = f"<figcaption>{_beyond(drawn.beyond)}</figcaption>" if drawn.beyond else ""
-        figures.append(f"<figure><h3>{name}</h3>{wide(drawn.drawing, f'{name} over the steps')}{said}</figure>")
+        figures.append(_small(line, label, floor=0.0))
     return f'<h2>Rate and pace</h2>\n<div class="pair">{"".join(figures)}</div>' if figures else ""
+
+
+def _small(line: Line, label: str, **more: Any) -> str:
+    """One curve in half the width of the page; `more` is what `chart` takes."""
+    drawn = chart([line], label=label, width=SMALL[0], height=SMALL[1], **more)
+    said = f"<figcaption>{_beyond(drawn.beyond)}</figcaption>" if drawn.beyond else ""
+    picture = wide(drawn.drawing, f"{line.name} over the steps")
+    return f"<figure><h3>{escape(show(line.name, 60))}</h3>{picture}{said}</figure>"
 
 
 def confusion(mistakes: Mistakes) -> str:

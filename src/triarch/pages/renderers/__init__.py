@@ -1,9 +1,9 @@
-"""One file per kind of answer, and that is the registry. Each has two functions:
+"""One file per kind of answer; a renderer is found by its file alone. Each file has two functions:
 
-    fits(answer, asked)    how many of the answer's field names it knows, or another number as fits; the highest wins
-    render(answer, asked)  HTML, with the input where that is known; everything from outside is escaped
+    fits(answer, asked)    how well the renderer matches the answer: the number of field names it recognises, 0 for none
+    render(answer, asked)  the answer as HTML, with its input if that is known; all text from outside is escaped
 
-Beside them stand the drawings that the tour and the reports of runs share.
+The renderer with the highest `fits` is used. The files also hold the drawings that the tour and run reports share.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class Renderer(Protocol):
 
 
 def choose(answer: Any, asked: Asked) -> Renderer:
-    """The one that knows most of an answer; `records` fits all."""
+    """The renderer that matches best; `records`, a table, matches everything."""
     return max(_all(), key=lambda renderer: renderer.fits(answer, asked))
 
 

@@ -48,10 +48,7 @@ def render(answer: Any, asked: Asked) -> str:
 
 
 def square(vectors: np.ndarray, blocks: Sequence[Block], *, cell: float) -> str:
-    """(N, D) of length 1 -> the cosine of every row with every other, with a name and a mean for each pair of blocks.
-
-    The rows lie in the order of the blocks.
-    """
+    """(N, D) unit vectors, in the order of the blocks -> a heat map of all cosines; hovering gives a pair's mean."""
     left = 20 + 8.5 * max(len(block.name) for block in blocks)
     size = len(vectors) * cell
     drawn = [svg.placed(svg.heat(vectors @ vectors.T, most=STRONGEST), left + BAR, BAR, cell)]
@@ -78,14 +75,14 @@ def cosine(value: float) -> str:
 
 
 def _compared(answer: Any, asked: Asked) -> list[str]:
-    """The sentences that a list of cosines belongs to, where they are known."""
+    """The sentences that a list of cosines was computed for; empty if they are not known."""
     found, sentences = numbers(answer), asked.get("sentences")
     fits = found is not None and isinstance(sentences, list | tuple) and found.shape == (len(sentences),)
     return list(sentences) if fits else []
 
 
 def _vectors(answer: Any) -> list[np.ndarray]:
-    """The vectors of several inputs, as `embedding` gives them; none if an answer is something else."""
+    """The vectors of several inputs, as `embedding` gives them; empty if the answer is anything else."""
     if not isinstance(answer, list) or not all(isinstance(one, np.ndarray) and one.ndim == 1 for one in answer):
         return []
     return answer if len({one.shape for one in answer}) == 1 else []

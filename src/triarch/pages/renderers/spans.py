@@ -1,4 +1,4 @@
-"""Entities, marked in their text; without it, the words that were found, one beside another."""
+"""Entities marked in their text, or, if the text is not known, listed as words with labels."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ class Mark(NamedTuple):
     kind: str  # a class, or several
     before: str = ""
     after: str = ""
-    share: float | None = None  # how strong it is, where marks differ in that
+    share: float | None = None  # 0 to 1: how dark the mark is
 
 
 class Chip(NamedTuple):
-    """A word with what is said of it below. `note` is HTML."""
+    """A word with its label below it. `note` is HTML."""
 
     text: str
     kind: str = UNKNOWN

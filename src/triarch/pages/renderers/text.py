@@ -12,7 +12,7 @@ from triarch.pages import UNKNOWN, key, number, percent, table
 from triarch.pages.asked import Asked, chat, is_chat, records
 from triarch.pages.renderers.spans import Chip, chips
 
-LIKELIEST = "g1"  # the class of tokens that the model found likelier than all others
+LIKELIEST = "g1"  # class of tokens that had the highest probability at their position
 DETAILS = ("finish_reason", "seed", "score")
 
 
@@ -26,7 +26,7 @@ def render(answer: Any, asked: Asked) -> str:
 
 
 def written(record: dict[str, Any]) -> str:
-    """One text, and below it what else the answer says of it."""
+    """One text, then its tokens and details if the answer has them."""
     found = _text_of(record)
     said = chat(found) if is_chat(found) else f'<p class="written"><b>{escape(str(found))}</b></p>'
     tokens = record.get("tokens") or []
@@ -36,13 +36,13 @@ def written(record: dict[str, Any]) -> str:
 
 
 def _text_of(record: dict[str, Any]) -> Any:
-    """The text of an answer: its field is called generated_text, summary_text, …; or text, where it has an end."""
+    """The text of a record (generated_text, summary_text, …) or of a `Generated`; None if it has none."""
     names = [name for name in record if name.endswith(("_text", "_token_ids"))]
     return record[names[0]] if names else record["text"] if "finish_reason" in record else None
 
 
 def probabilities(tokens: Sequence[tuple[str, float, bool]]) -> str:
-    """Tokens, each with its probability and whether no other was likelier."""
+    """Chips of (token, probability, whether it was the likeliest)."""
     return chips(
         Chip(text, LIKELIEST if best else UNKNOWN, note=f"<small>{escape(percent(p))}</small>", hover=f"{p:.2%}")
         for text, p, best in tokens
@@ -50,7 +50,7 @@ def probabilities(tokens: Sequence[tuple[str, float, bool]]) -> str:
 
 
 def _probabilities(tokens: list[dict[str, Any]]) -> str:
-    """The tokens of an answer; those that stood to choose beside each are in a table."""
+    """The tokens of an answer, with a table of the likeliest alternatives to each if the answer has them."""
     shown = [
         (one["token"], math.exp(one["logprob"]), _best(one["logprob"], one.get("alternatives", ()))) for one in tokens
     ]
@@ -65,8 +65,8 @@ def _probabilities(tokens: list[dict[str, Any]]) -> str:
     heads = ["token", *(f"choice {i}" for i in range(1, most))]
     padded = [[*row, *[""] * (most - len(row))] for row in rows]
     return (
-        f'{drawn}<p class="soft">{key(LIKELIEST)} the likeliest of all.</p>'
-        f"<details><summary>What stood to choose</summary>{table(heads, padded)}</details>"
+        f'{drawn}<p class="soft">{key(LIKELIEST)} the likeliest token at its position.</p>'
+        f"<details><summary>Alternatives</summary>{table(heads, padded)}</details>"
     )
 
 

@@ -15,7 +15,7 @@ from triarch.pages.asked import Asked
 
 SHOWN = 96  # numbers of a vector that fit beside one another
 ROWS = 64  # tokens of one picture
-FEW = 16  # so many numbers are written out, too
+FEW = 16  # a vector of at most this many numbers is also written out
 WIDE = 7.0  # of a cell
 
 
@@ -51,7 +51,7 @@ def render(answer: Any, asked: Asked) -> str:
 
 
 def strips(blocks: Sequence[Block], *, label: str, gap: float = 0.0) -> str:
-    """Blocks of rows under one another; all have the same scale, at which 3 of 100 cells are full."""
+    """Blocks of rows under one another on one colour scale, whose full strength is the 97 % quantile of all values."""
     left, drawn, y = 92.0, [], 0.0
     most = float(np.quantile(np.abs(np.concatenate([block.values.ravel() for block in blocks])), 0.97)) or 1.0
     for values, names, high, kind, hovers in blocks:
