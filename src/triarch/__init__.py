@@ -6,6 +6,7 @@
     model = triarch.load("folder-or-repo-id")
     triarch.generate(model, "Once upon a time")
     triarch.save(model, "folder")
+    triarch.show(answer)
     triarch.train("reviews.csv", model="folder-or-repo-id", output="folder")
 
 Importing this module takes no time: torch is imported on first use.
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from triarch.errors import TriarchError as TriarchError
     from triarch.generation import generate as generate
     from triarch.generation import stream as stream
+    from triarch.pages.answers import show as show
     from triarch.tasks import pipeline as pipeline
     from triarch.training import evaluate as evaluate
     from triarch.training import train as train
@@ -33,11 +35,12 @@ _HOMES = {
     "load": "checkpoint",
     "pipeline": "tasks",
     "save": "checkpoint",
+    "show": "pages.answers",
     "stream": "generation",
     "train": "training",
 }
 
-__all__ = ["TriarchError", "__version__", "evaluate", "generate", "load", "pipeline", "save", "stream", "train"]
+__all__ = ["TriarchError", "__version__", "evaluate", "generate", "load", "pipeline", "save", "show", "stream", "train"]
 
 
 def __getattr__(name: str) -> Any:

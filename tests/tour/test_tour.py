@@ -15,10 +15,11 @@ from triarch.errors import NotFound, TriarchError
 from triarch.pages import svg
 from triarch.starters import Card
 from triarch.tasks.embedding import Embedding
-from triarch.tour import bundled_model, bundled_sentences, page, terminal
+from triarch.tour import bundled_model, bundled_sentences, page, reading, terminal, writing
 from triarch.tour.findings import Sentence, find_out, read_tokens
 from triarch.tour.groups import cluster, principal_axes
-from triarch.tour.lessons import Blank, Guess, Lesson, Name, Pair, Post, Reply, School, Span, Tagged, Utterance, Word
+from triarch.tour.lessons import Lesson, School
+from triarch.tour.subject import Row
 
 HOSTILE = [
     Sentence("<script>alert(1)</script> says the cook", '<b onclick="x">', "</style><img src=x>"),
@@ -29,17 +30,35 @@ HOSTILE = [
 SCRIPT = "<script>alert(1)</script>"
 HOSTILE_CARD = Card(licence="<i>l</i>", data="<img src=x>", part="\"'>", scores={"<b>f1</b>": 0.5})
 HOSTILE_ROWS = {
-    "text-classification": [Utterance(SCRIPT, [Guess("<i>label</i>", 0.5)], "<i>meant</i>")],
-    "token-classification": [Tagged([Word(SCRIPT, '"><img>', 0.5, "<b>")])],
-    "ner": [Post(f"x {SCRIPT} y", [Name(0, 4, '"><img>', 0.5)], [Name(2, 9, "<b>")])],
-    "question-answering": [
-        Reply(SCRIPT, "<i>t</i>", f"a {SCRIPT}", [Span(2, 9, 0.5, "<script"), Span(0, 0, 0, "")], ["<b>"])
-    ],
-    "fill-mask": [Blank("<b>", SCRIPT, [Guess("<img src=x>", 0.5)], "<b>", "</style>")],
-    "next-sentence": [Pair(SCRIPT, "\x1b[31m<b>", True, 0.5, False)],
+    reading.Intents: Row({"text": SCRIPT, "meant": "<i>meant</i>"}, [{"label": "<i>label</i>", "score": 0.5}]),
+    reading.Tags: Row({"words": [SCRIPT], "meant": ["<b>"]}, [{"entity": '"><img>', "score": 0.5}]),
+    reading.Names: Row(
+        {"text": f"x {SCRIPT} y", "names": {SCRIPT: "<b>"}},
+        [{"start": 0, "end": 4, "entity_group": '"><img>', "score": 0.5}],
+    ),
+    reading.Answers: Row(
+        {"question": SCRIPT, "meant": ["<b>"], "context": f"a {SCRIPT}", "title": "<i>t</i>"},
+        [
+            {"start": 2, "end": 9, "score": 0.5, "answer": "<script"},
+            {"start": 0, "end": 0, "score": 0.0, "answer": "<img>"},
+        ],
+    ),
+    reading.Blanks: Row(
+        {"text": f"<b>[MASK]{SCRIPT}", "word": "<b>", "book": "</style>"}, [{"token_str": "<img src=x>", "score": 0.5}]
+    ),
+    reading.Pairs: Row({"first": SCRIPT, "second": "\x1b[31m<b>", "follows": False}, {"label": "IsNext", "score": 0.5}),
+    writing.Continuations: Row({"begin": SCRIPT, "tokens": [(SCRIPT, 0.5, True)]}, {"generated_text": "<img>"}),
+    writing.Translations: Row(
+        {"text": SCRIPT, "meant": "<i>m</i>"},
+        {"translation_text": "<b>s</b>", "alignment": [{"word": "<img>", "shares": [0.5]}]},
+    ),
+    writing.Summaries: Row(
+        {"text": SCRIPT, "meant": "<i>m</i>"},
+        {"summary_text": "<b>s</b>", "sources": [{"sources": [{"start": 0, "end": 9, "score": 0.5}]}]},
+    ),
 }
 HOSTILE_SCHOOL = School(
-    [Lesson(task, "<b>starter</b>\x1b[31m", 1, HOSTILE_CARD, rows) for task, rows in HOSTILE_ROWS.items()],
+    [Lesson(subject(), "<b>starter</b>\x1b[31m", 1, HOSTILE_CARD, [row]) for subject, row in HOSTILE_ROWS.items()],
     {"<b>absent</b>": "because\x1b[31m"},
 )
 NO_SCHOOL = School([], {})

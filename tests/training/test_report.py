@@ -9,6 +9,7 @@ import pytest
 
 from pages import Page, asks_by_style
 from triarch.errors import TriarchError
+from triarch.pages import number
 from triarch.training import drawings, history, report
 from triarch.training.drawings import Line, chart, ticks
 from triarch.training.facts import Data, Facts, Mistakes, Wrong, duration, flat
@@ -182,7 +183,7 @@ def test_rates_are_those_of_the_whole_time():
     [(0.88125, "0.8812"), (5e-5, "5e-5"), (12_345, "12,345"), (1e9, "1e9"), (0, "0"), (0.001, "0.001"), (-2.5, "-2.5")],
 )
 def test_numbers_are_short(value, spelled):
-    assert drawings.spell(value) == spelled
+    assert number(value) == spelled
 
 
 @pytest.mark.parametrize(

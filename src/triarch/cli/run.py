@@ -6,18 +6,22 @@ import itertools
 import sys
 from collections import deque
 from collections.abc import Iterable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
 
-from triarch.cli._inputs import FORMS, INPUTS, MODEL, read
+from triarch.cli._inputs import FORMS, INPUTS, MODEL, path, read
 from triarch.cli._options import options_of
 from triarch.cli._output import opened, say, write
 
 if TYPE_CHECKING:
+    from triarch.pages.answers import Add
     from triarch.tasks._base import Task
+
+HTML = click.Option(["--html"], type=Path, shell_complete=path, help="Also write inputs and answers as an HTML page.")
 
 
 class Tasks(click.Group):
@@ -50,7 +54,7 @@ def task_command(name: str) -> click.Command:
     return click.Command(
         name,
         callback=click.pass_context(functools.partial(_run, name)),
-        params=[INPUTS, *options_of(made.OPTIONS), *MODEL, *FORMS],
+        params=[INPUTS, *options_of(made.OPTIONS), *MODEL, *FORMS, HTML],
         short_help=summary,
         help=f"{summary}\n\n{more}\n\n{made.__doc__}",
     )
@@ -68,8 +72,10 @@ def _run(
     input_format: str | None,
     output: Path | None,
     form: str | None,
+    html: Path | None,
     **options: Any,
 ) -> None:
+    from triarch.pages import answers as pages
     from triarch.tasks import pipeline, task_class
 
     made = task_class(name)
@@ -81,25 +87,34 @@ def _run(
     if not first:
         say("no input")
 
-    with opened(output) as file:
+    shown = nullcontext() if html is None else pages.page(html, f"triarch run {name}", Path(model).name or model, given)
+    with opened(output) as file, shown as add:
         task = pipeline(name, model, dtype=dtype, device=device, revision=revision)
-        answers: Iterable[tuple[Any, Any]]
+        answers: Iterable[tuple[Any, Any, Any]]
         if only and form != "jsonl" and task.single(first[0], task.options(given)):
-            answers = [(0, task(first[0], **given))]  # what Python gives for it, to the letter
+            answers = [(0, first[0], task(first[0], **given))]  # what Python gives for it, to the letter
         else:
             answers = _answers(task, itertools.chain(first, found), given)
-        code = write(answers, only, form, file)
+        code = write(_shown(answers, add), only, form, file)
     context.exit(code)
 
 
-def _answers(task: "Task", inputs: Iterable[Any], given: dict[str, Any]) -> Iterator[tuple[Any, Any]]:
-    """Answers or errors, each with the id that its input brought, else with its number."""
-    ids: deque[Any] = deque()  # of inputs that were read and not answered yet
+def _answers(task: "Task", inputs: Iterable[Any], given: dict[str, Any]) -> Iterator[tuple[Any, Any, Any]]:
+    """For each input its id (or its number if it has none), the input, and its answer or error."""
+    waiting: deque[tuple[Any, Any]] = deque()  # ids and inputs read but not yet answered
 
     def noted() -> Iterator[Any]:
         for number, row in enumerate(inputs):
-            ids.append(row.get("id", number) if isinstance(row, dict) else number)
+            waiting.append((row.get("id", number) if isinstance(row, dict) else number, row))
             yield row
 
     for answer in task.stream(noted(), task.options(given)):
-        yield ids.popleft(), answer
+        yield *waiting.popleft(), answer
+
+
+def _shown(answers: Iterable[tuple[Any, Any, Any]], add: "Add | None") -> Iterator[tuple[Any, Any]]:
+    """Ids and answers; each answer is also added to a page if there is one."""
+    for id, row, answer in answers:
+        if add is not None:
+            add(answer, row)
+        yield id, answer

@@ -15,16 +15,16 @@ from torch import Tensor, nn
 from triarch import config, limits
 from triarch.config import hf
 from triarch.errors import InvalidInput, Unsupported
-from triarch.family import Alias, EncoderDecoder, Head
+from triarch.family import END_LABELS, SPANS, TRUNK, Alias, EncoderDecoder, Head
 from triarch.inputs.text.format import TextFormat
-from triarch.kinds import Features, LabelScores, SpanScores, TargetWordScores
+from triarch.kinds import TargetWordScores
 from triarch.layers.attention import Attention, causal_mask, padding_mask
 from triarch.layers.cache import Cache, KeyValues, positions_of
 from triarch.layers.dropout import Dropout
 from triarch.layers.embeddings import check_length, look_up
 from triarch.layers.encoder import Decoder, Encoder
 from triarch.layers.feed_forward import ACTIVATIONS, FeedForward
-from triarch.layers.heads import DeepLabels, NextWords, Spans, Trunk
+from triarch.layers.heads import NextWords
 from triarch.layers.source import Source
 from triarch.weights import Layout, Stored
 
@@ -51,7 +51,7 @@ class Config(config.Config):
     dropout: float = hf("dropout", 0.1, most=1)
     attention_dropout: float = hf("attention_dropout", 0.0, most=1)
     activation_dropout: float = hf("activation_dropout", 0.0, most=1)
-    classifier_dropout: float = hf("classifier_dropout", 0.0, most=1)
+    head_dropout: float = hf("classifier_dropout", 0.0, most=1)
     initializer_range: float = hf("init_std", 0.02)
     scaled: bool = hf("scale_embedding", False)  # token vectors are multiplied by the root of their size
     # Words are read off with the token embedding itself; if not, sources and targets have token vectors of their own
@@ -250,16 +250,14 @@ def _last_norm(c: Config) -> nn.Module:
 
 
 HEADS = {
-    "BartModel": Head(Features, lambda c, _: Trunk()),
+    "BartModel": TRUNK,
     "BartForConditionalGeneration": Head(
         TargetWordScores,
         lambda c, token: NextWords(c.hidden_size, c.target_vocab_size, token if c.tied else None, bias=True),
         untied=("words",),
     ),
-    "BartForSequenceClassification": Head(
-        LabelScores, lambda c, _: DeepLabels(c.hidden_size, c.num_labels, c.classifier_dropout), reads="end"
-    ),
-    "BartForQuestionAnswering": Head(SpanScores, lambda c, _: Spans(c.hidden_size)),
+    "BartForSequenceClassification": END_LABELS,
+    "BartForQuestionAnswering": SPANS,
 }
 
 SHARED = "model.shared.weight"
@@ -403,47 +401,21 @@ class SourceConfig(Config):
         return self.max_positions
 
 
-TINY = Config(
-    vocab_size=99,
-    hidden_size=32,
-    num_layers=2,
-    num_heads=4,
-    intermediate_size=37,
-    decoder_layers=3,
-    decoder_heads=2,
-    decoder_intermediate_size=41,
-    max_positions=16,
-)
-
-MBART_TINY = MBartConfig(
-    vocab_size=99,
-    hidden_size=32,
-    num_layers=2,
-    num_heads=4,
-    intermediate_size=37,
-    decoder_layers=3,
-    decoder_heads=2,
-    decoder_intermediate_size=41,
-    max_positions=16,
-    scaled=True,
-)
-
-SOURCE_TINY = SourceConfig(
-    vocab_size=77,
-    written=99,
-    hidden_size=32,
-    num_layers=2,
-    num_heads=4,
-    intermediate_size=37,
-    decoder_layers=3,
-    decoder_heads=2,
-    decoder_intermediate_size=41,
-    max_positions=16,
-    source_layers=2,
-    source_heads=2,
-    source_intermediate_size=29,
-    source_positions=20,
-)
+SIZES: dict[str, Any] = {
+    "vocab_size": 99,
+    "hidden_size": 32,
+    "max_positions": 16,
+    "num_layers": 2,
+    "num_heads": 4,
+    "intermediate_size": 37,
+    "decoder_layers": 3,
+    "decoder_heads": 2,
+    "decoder_intermediate_size": 41,
+}
+SOURCE_SIZES = {"source_layers": 2, "source_heads": 2, "source_intermediate_size": 29, "source_positions": 20}
+TINY = Config(**SIZES)
+MBART_TINY = MBartConfig(**SIZES, scaled=True)
+SOURCE_TINY = SourceConfig(**SIZES | SOURCE_SIZES | {"vocab_size": 77, "written": 99})
 
 ALIASES = {
     "mbart": Alias(prefix="MBart", reads=MBART_TEXT, tiny=MBART_TINY),

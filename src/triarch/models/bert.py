@@ -13,16 +13,13 @@ from torch import Tensor, nn
 from triarch import config, limits
 from triarch.config import hf
 from triarch.errors import InvalidInput
-from triarch.family import EncoderNetwork, Head
+from triarch.family import POOLED_TRUNK, SPANS, TOKEN_LABELS, EncoderNetwork, Head
 from triarch.inputs.text.format import TextFormat
 from triarch.kinds import (
     ChoiceScores,
-    Features,
     FollowsScores,
     LabelScores,
     PretrainingScores,
-    SpanScores,
-    TokenScores,
     WordScores,
 )
 from triarch.layers.attention import Attention, padding_mask
@@ -30,7 +27,7 @@ from triarch.layers.dropout import Dropout
 from triarch.layers.embeddings import check_length, look_up
 from triarch.layers.encoder import Encoder
 from triarch.layers.feed_forward import ACTIVATIONS, FeedForward
-from triarch.layers.heads import Choices, Labels, MaskedWords, Pooler, Spans, TokenLabels, Trunk, Words
+from triarch.layers.heads import Choices, Labels, MaskedWords, Pooler, Words
 from triarch.weights import Layout, Stored
 
 
@@ -148,7 +145,7 @@ def _words(c: Config, token: nn.Embedding) -> Words:
 
 
 HEADS = {
-    "BertModel": Head(Features, lambda c, _: Trunk(Pooler(c.hidden_size)), reads="all and first", optional=("pooler",)),
+    "BertModel": POOLED_TRUNK,
     "BertForPreTraining": Head(
         PretrainingScores,
         lambda c, token: Pretraining(Pooler(c.hidden_size), _words(c, token)),
@@ -164,10 +161,8 @@ HEADS = {
     "BertForMultipleChoice": Head(
         ChoiceScores, lambda c, _: Choices(c.hidden_size, c.head_dropout, Pooler(c.hidden_size)), reads="first"
     ),
-    "BertForTokenClassification": Head(
-        TokenScores, lambda c, _: TokenLabels(c.hidden_size, c.num_labels, c.head_dropout)
-    ),
-    "BertForQuestionAnswering": Head(SpanScores, lambda c, _: Spans(c.hidden_size)),
+    "BertForTokenClassification": TOKEN_LABELS,
+    "BertForQuestionAnswering": SPANS,
 }
 
 # fmt: off

@@ -13,15 +13,15 @@ from torch import Tensor, nn
 from triarch import config, limits
 from triarch.config import hf
 from triarch.errors import InvalidInput
-from triarch.family import EncoderNetwork, Head
+from triarch.family import TRUNK, EncoderNetwork, Head
 from triarch.inputs.text.format import TextFormat
-from triarch.kinds import ChoiceScores, Features, LabelScores, SpanScores, TokenScores, WordScores
+from triarch.kinds import ChoiceScores, LabelScores, SpanScores, TokenScores, WordScores
 from triarch.layers.attention import Attention, padding_mask
 from triarch.layers.dropout import Dropout
 from triarch.layers.embeddings import check_length, look_up
 from triarch.layers.encoder import Encoder
 from triarch.layers.feed_forward import ACTIVATIONS, FeedForward
-from triarch.layers.heads import Choices, DeepLabels, MaskedWords, Pooler, Spans, TokenLabels, Trunk, Words
+from triarch.layers.heads import Choices, DeepLabels, MaskedWords, Pooler, Spans, TokenLabels, Words
 from triarch.layers.positions import sinusoids
 from triarch.weights import Layout
 
@@ -110,7 +110,7 @@ class Model(EncoderNetwork):
 
 
 HEADS = {
-    "DistilBertModel": Head(Features, lambda c, _: Trunk()),
+    "DistilBertModel": TRUNK,
     "DistilBertForMaskedLM": Head(
         WordScores,
         lambda c, token: MaskedWords(

@@ -15,15 +15,13 @@ from torch import Tensor, nn
 from triarch import config, limits
 from triarch.config import hf
 from triarch.errors import InvalidInput
-from triarch.family import Head, Network
+from triarch.family import LAST_LABELS, NEXT_WORDS, SPANS, TOKEN_LABELS, TRUNK, Head, Network
 from triarch.inputs.text.format import TextFormat
-from triarch.kinds import Features, LabelScores, NextWordScores, SpanScores, TokenScores
 from triarch.layers.attention import attend, causal_mask
 from triarch.layers.cache import Cache, KeyValues, positions_of
 from triarch.layers.dropout import Dropout
 from triarch.layers.embeddings import check_length, look_up
 from triarch.layers.feed_forward import ACTIVATIONS, FeedForward
-from triarch.layers.heads import Labels, NextWords, Spans, TokenLabels, Trunk
 from triarch.weights import Layout, Stored
 
 

@@ -20,15 +20,13 @@ from torch import Tensor, nn
 from triarch import config, limits
 from triarch.config import hf
 from triarch.errors import InvalidInput, Unsupported, show, some
-from triarch.family import Alias, Head, Network
+from triarch.family import LAST_LABELS, NEXT_WORDS, SPANS, TOKEN_LABELS, TRUNK, Alias, Head, Network
 from triarch.inputs.text.format import TextFormat
-from triarch.kinds import Features, LabelScores, NextWordScores, SpanScores, TokenScores
 from triarch.layers import rotary
 from triarch.layers.attention import attend, causal_mask
 from triarch.layers.cache import Cache, KeyValues, lengths_of, positions_of
 from triarch.layers.embeddings import check_length, look_up
 from triarch.layers.feed_forward import ACTIVATIONS, GatedFeedForward
-from triarch.layers.heads import Labels, NextWords, Spans, TokenLabels, Trunk
 from triarch.layers.norms import RMSNorm
 from triarch.layers.rotary import Rotary, Rotation, rotate
 from triarch.weights import Layout

@@ -14,16 +14,16 @@ from torch import Tensor, nn
 from triarch import config, limits
 from triarch.config import hf
 from triarch.errors import InvalidInput, Unsupported
-from triarch.family import EncoderDecoder, Head
+from triarch.family import TRUNK, EncoderDecoder, Head
 from triarch.inputs.text.format import TextFormat
-from triarch.kinds import Features, TargetWordScores
+from triarch.kinds import TargetWordScores
 from triarch.layers.attention import Attention, causal_mask, padding_mask
 from triarch.layers.cache import Cache, KeyValues, positions_of
 from triarch.layers.dropout import Dropout
 from triarch.layers.embeddings import check_length, look_up
 from triarch.layers.encoder import Decoder, Encoder
 from triarch.layers.feed_forward import ACTIVATIONS, FeedForward
-from triarch.layers.heads import NextWords, Trunk
+from triarch.layers.heads import NextWords
 from triarch.layers.positions import sines_then_cosines
 from triarch.layers.source import Source
 from triarch.weights import Layout, Stored
@@ -163,7 +163,7 @@ class Model(EncoderDecoder):
 
 
 HEADS = {
-    "MarianModel": Head(Features, lambda c, _: Trunk()),
+    "MarianModel": TRUNK,
     "MarianMTModel": Head(
         TargetWordScores,
         lambda c, token: NextWords(c.hidden_size, c.target_vocab_size, token if c.tied else None, bias=True),

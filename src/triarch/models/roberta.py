@@ -13,15 +13,15 @@ from torch import Tensor, nn
 from triarch import config, limits
 from triarch.config import hf
 from triarch.errors import InvalidInput
-from triarch.family import Alias, EncoderNetwork, Head
+from triarch.family import POOLED_TRUNK, SPANS, TOKEN_LABELS, Alias, EncoderNetwork, Head
 from triarch.inputs.text.format import TextFormat
-from triarch.kinds import ChoiceScores, Features, LabelScores, SpanScores, TokenScores, WordScores
+from triarch.kinds import ChoiceScores, LabelScores, WordScores
 from triarch.layers.attention import Attention, padding_mask
 from triarch.layers.dropout import Dropout
 from triarch.layers.embeddings import check_length, look_up
 from triarch.layers.encoder import Encoder
 from triarch.layers.feed_forward import ACTIVATIONS, FeedForward
-from triarch.layers.heads import Choices, DeepLabels, MaskedWords, Pooler, Spans, TokenLabels, Trunk, Words
+from triarch.layers.heads import Choices, DeepLabels, MaskedWords, Pooler, Words
 from triarch.weights import Layout, Stored
 
 
@@ -118,9 +118,7 @@ class Model(EncoderNetwork):
 
 
 HEADS = {
-    "RobertaModel": Head(
-        Features, lambda c, _: Trunk(Pooler(c.hidden_size)), reads="all and first", optional=("pooler",)
-    ),
+    "RobertaModel": POOLED_TRUNK,
     "RobertaForMaskedLM": Head(
         WordScores,
         lambda c, token: MaskedWords(  # gelu whatever the config says
@@ -133,10 +131,8 @@ HEADS = {
     "RobertaForMultipleChoice": Head(
         ChoiceScores, lambda c, _: Choices(c.hidden_size, c.dropout, Pooler(c.hidden_size)), reads="first"
     ),
-    "RobertaForTokenClassification": Head(
-        TokenScores, lambda c, _: TokenLabels(c.hidden_size, c.num_labels, c.head_dropout)
-    ),
-    "RobertaForQuestionAnswering": Head(SpanScores, lambda c, _: Spans(c.hidden_size)),
+    "RobertaForTokenClassification": TOKEN_LABELS,
+    "RobertaForQuestionAnswering": SPANS,
 }
 
 # fmt: off

@@ -16,15 +16,15 @@ from torch import Tensor, nn
 from triarch import config, limits
 from triarch.config import hf
 from triarch.errors import InvalidInput, Unsupported, show
-from triarch.family import Alias, EncoderDecoder, Head
+from triarch.family import END_LABELS, SPANS, TOKEN_LABELS, TRUNK, Alias, EncoderDecoder, Head
 from triarch.inputs.text.format import TextFormat
-from triarch.kinds import Features, LabelScores, SpanScores, TargetWordScores, TokenScores
+from triarch.kinds import Features, TargetWordScores
 from triarch.layers.attention import attend, attend_source, attention_weights, causal_mask, padding_mask
 from triarch.layers.cache import Cache, KeyValues
 from triarch.layers.dropout import Dropout
 from triarch.layers.embeddings import look_up
 from triarch.layers.feed_forward import FeedForward, GatedFeedForward
-from triarch.layers.heads import DeepLabels, NextWords, Spans, TokenLabels, Trunk
+from triarch.layers.heads import NextWords
 from triarch.layers.norms import RMSNorm
 from triarch.layers.source import Source
 from triarch.weights import Layout, Stored
@@ -48,7 +48,7 @@ class Config(config.Config):
     max_distance: int = hf("relative_attention_max_distance", 128, most=limits.POSITIONS)  # from which all are alike
     projection: str = hf("feed_forward_proj", "relu", choices=(*ACTIVATIONS, *GATED))
     dropout: float = hf("dropout_rate", 0.1, most=1)
-    classifier_dropout: float = hf("classifier_dropout", 0.0, most=1)
+    head_dropout: float = hf("classifier_dropout", 0.0, most=1)
     norm_eps: float = hf("layer_norm_epsilon", 1e-6)
     initializer_factor: float = hf("initializer_factor", 1.0)
     tied: bool = hf("tie_word_embeddings", True)  # words are read off with the token embedding, what it reads is scaled
@@ -293,17 +293,13 @@ def _words(c: Config, token: nn.Embedding) -> NextWords:
 
 
 HEADS = {
-    "T5Model": Head(Features, lambda c, _: Trunk()),
+    "T5Model": TRUNK,
     # `tied` says what is scaled, too; a file that holds another output layer than its token vectors is of that layer
     "T5ForConditionalGeneration": Head(TargetWordScores, _words, untied=("words",), former=("T5WithLMHeadModel",)),
-    "T5EncoderModel": Head(Features, lambda c, _: Trunk(), reads="encoder"),
-    "T5ForSequenceClassification": Head(
-        LabelScores, lambda c, _: DeepLabels(c.hidden_size, c.num_labels, c.classifier_dropout), reads="end"
-    ),
-    "T5ForTokenClassification": Head(
-        TokenScores, lambda c, _: TokenLabels(c.hidden_size, c.num_labels, c.classifier_dropout), reads="encoder"
-    ),
-    "T5ForQuestionAnswering": Head(SpanScores, lambda c, _: Spans(c.hidden_size)),
+    "T5EncoderModel": replace(TRUNK, reads="encoder"),
+    "T5ForSequenceClassification": END_LABELS,
+    "T5ForTokenClassification": replace(TOKEN_LABELS, reads="encoder"),
+    "T5ForQuestionAnswering": SPANS,
 }
 
 COPIES = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight")  # of shared.weight, or in its place
@@ -382,28 +378,17 @@ class MT5Config(Config):
         return super().from_hf(raw | {"tie_word_embeddings": False})
 
 
-TINY = Config(
-    vocab_size=99,
-    hidden_size=32,
-    head_size=6,
-    intermediate_size=37,
-    num_layers=2,
-    own_decoder_layers=3,
-    num_heads=4,
-    buckets=8,
-    max_distance=20,
-)
+SIZES: dict[str, Any] = {
+    "vocab_size": 99,
+    "hidden_size": 32,
+    "head_size": 6,
+    "intermediate_size": 37,
+    "num_layers": 2,
+    "own_decoder_layers": 3,
+    "num_heads": 4,
+    "buckets": 8,
+    "max_distance": 20,
+}
+TINY = Config(**SIZES)
 
-MT5_TINY = MT5Config(
-    vocab_size=99,
-    hidden_size=32,
-    head_size=6,
-    intermediate_size=37,
-    num_layers=2,
-    own_decoder_layers=3,
-    num_heads=4,
-    buckets=8,
-    max_distance=20,
-)
-
-ALIASES = {"mt5": Alias(prefix="MT5", reads=replace(READS, sentinels=0), tiny=MT5_TINY)}
+ALIASES = {"mt5": Alias(prefix="MT5", reads=replace(READS, sentinels=0), tiny=MT5Config(**SIZES))}

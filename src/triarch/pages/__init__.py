@@ -1,6 +1,8 @@
 """Self-contained HTML pages: no script, no request, light and dark, on screens of any width and on paper.
 
-What goes into the pieces is HTML already, escaped by whoever made it; names and titles are escaped here.
+`answers.show` makes a page of what a task answers; `renderers` has a file for each kind of answer, whose drawings the
+tour and the reports of runs use too. Here are the parts that all pages share: arguments that hold content are HTML, and
+names and titles are text, which is escaped here.
 """
 
 from __future__ import annotations
@@ -11,10 +13,19 @@ from importlib.resources import files
 
 from triarch import __version__
 
+GROUPS = 8  # classes g0 to g7 of the style sheet, a colour each
+UNKNOWN = "none"  # the class of what has no colour of its own
+CLOSING = "\n</body>\n</html>\n"
+
 
 def document(title: str, body: str, css: str = "") -> str:
-    """A whole page: the common style, then `css`, then `body`."""
-    style = files(__package__).joinpath("page.css").read_text(encoding="utf-8")
+    """A whole page."""
+    return opening(title, css) + body + CLOSING
+
+
+def opening(title: str, css: str = "") -> str:
+    """A page up to its body: the common style, then `css`. Where a page is written bit by bit, CLOSING ends it."""
+    style = "".join(map(stylesheet, ("palette", "answers", "page")))
     return f"""<!doctype html>
 <html lang="en">
 <head>
@@ -27,14 +38,43 @@ def document(title: str, body: str, css: str = "") -> str:
 {style}{css}</style>
 </head>
 <body>
-{body}
-</body>
-</html>
 """
+
+
+def stylesheet(name: str) -> str:
+    return files(__package__).joinpath(f"{name}.css").read_text(encoding="utf-8")
+
+
+def percent(score: float) -> str:
+    """Rounded, but never to "none" or to "sure"."""
+    return "<1%" if score < 0.005 else ">99%" if score >= 0.995 else f"{score:.0%}"
+
+
+def number(value: float) -> str:
+    """A number for people: four digits that count."""
+    if value and not 1e-3 <= abs(value) < 1e6:
+        return f"{value:.3g}".replace("e-0", "e-").replace("e+0", "e")
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+
+
+def group(count: int) -> str:
+    """The class, and with it the colour, of the `count`th of several things."""
+    return f"g{count % GROUPS}"
+
+
+def verdict(right: bool, means: str = "as we meant") -> str:
+    kind, sign, title = ("tick", "✓", means) if right else ("cross", "✗", f"not {means}")
+    return f'<span class="{kind}" title="{escape(title)}">{sign}</span>'
 
 
 def key(kind: str) -> str:
     return f'<span class="key {kind}"></span>'
+
+
+def legend(colours: Mapping[str, str], others: str = "") -> str:
+    """What the colours (names -> classes) stand for."""
+    shown = {**colours, others: UNKNOWN} if others else colours
+    return f'<ul class="legend">{"".join(f"<li>{key(kind)} {escape(name)}</li>" for name, kind in shown.items())}</ul>'
 
 
 def wide(content: str, label: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import defaultdict
+from collections.abc import Sequence
 from html import escape
 
 import numpy as np
@@ -52,6 +53,21 @@ def box(x: float, y: float, width: float, height: float, *, kind: str, title: st
 
 def dot(x: float, y: float, radius: float, *, kind: str, title: str) -> str:
     return f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{radius:g}" class="{kind}"><title>{escape(title)}</title></circle>'
+
+
+def axes(names: Sequence[str], margin: float, cell: float, kinds: Sequence[str] = ()) -> str:
+    """The names of the rows of a square whose corner is at (margin, margin), and turned those of its columns."""
+    drawn = []
+    for name, kind, i in itertools.zip_longest(names, kinds, range(len(names)), fillvalue=""):
+        middle = margin + (int(i) + 0.5) * cell
+        drawn.append(text(name, margin - 7, middle + 4, kind=kind, anchor="end"))
+        drawn.append(text(name, middle + 4, margin - 7, kind=kind, turn=-90))
+    return "".join(drawn)
+
+
+def cut(name: str, most: int = 16) -> str:
+    """A name short enough to stand beside a picture."""
+    return name if len(name) <= most else name[: most - 1] + "…"
 
 
 def picture(content: str, width: float, height: float, *, label: str, kind: str, most: float | None = None) -> str:

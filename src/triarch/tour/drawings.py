@@ -9,15 +9,11 @@ import itertools
 
 import numpy as np
 
+from triarch.pages import group as colour
 from triarch.pages import svg
+from triarch.pages.renderers import vectors
+from triarch.pages.renderers.vectors import SHOWN, Block
 from triarch.tour.findings import Findings, Group, Look, Pooled
-
-COLOURS = 8  # that many groups have a colour of their own in page.css
-SHOWN = 96  # numbers of a vector that fit beside one another
-
-
-def colour(group: int) -> str:
-    return f"g{group % COLOURS}"
 
 
 def plane(findings: Findings) -> str:
@@ -56,36 +52,13 @@ def _free_place(own: np.ndarray, dots: np.ndarray, labels: list[tuple[float, flo
     return float(best[0]), float(best[1])
 
 
-def cosines(findings: Findings) -> str:
-    """Every sentence against every other, the groups side by side."""
-    order = [member for group in findings.groups for member in group.members]
-    cell, left, bar = 9.0, 100.0, 10.0
-    size = len(order) * cell
-    table = findings.vectors[order] @ findings.vectors[order].T
-    drawn = [svg.placed(svg.heat(table, most=0.8), left + bar, bar, cell)]
-    starts = np.cumsum([0, *(len(group.members) for group in findings.groups)]) * cell
-    for i, (group, y, y_end) in enumerate(zip(findings.groups, starts[:-1], starts[1:], strict=True)):
-        drawn.append(svg.text(group.topic, left - 6, bar + (y + y_end) / 2 + 4, kind=colour(i), anchor="end"))
-        drawn.append(svg.box(left, bar + y, bar - 3, y_end - y - 1, kind=colour(i)))
-        drawn.append(svg.box(left + bar + y, 0, y_end - y - 1, bar - 3, kind=colour(i)))
-        for other, x, x_end in zip(findings.groups, starts[:-1], starts[1:], strict=True):
-            mean = (findings.vectors[group.members] @ findings.vectors[other.members].T).mean()
-            hover = f"{group.topic} and {other.topic}: {mean:.2f} on average"
-            drawn.append(svg.box(left + bar + x, bar + y, x_end - x, y_end - y, kind="clear", title=hover))
-    label = "a square of cosines: dark blocks along the diagonal, one for each group"
-    return svg.picture("".join(drawn), left + bar + size, bar + size, label=label, kind="cosines")
-
-
 def head(look: Look) -> str:
     """One attention map, large: rows look at columns."""
     cell, margin = 17.0, 78.0
     attention = look.maps[look.chosen]
     drawn = [svg.placed(svg.heat(attention, most=0.6), margin, margin, cell)]
-    for i, token in enumerate(look.tokens):
-        middle = margin + (i + 0.5) * cell
-        kind = "special" if token.special else f"s{token.segment}"
-        drawn.append(svg.text(token.piece, margin - 6, middle + 4, kind=kind, anchor="end"))
-        drawn.append(svg.text(token.piece, middle + 4, margin - 6, kind=kind, turn=-90))
+    kinds = ["special" if token.special else f"s{token.segment}" for token in look.tokens]
+    drawn.append(svg.axes([token.piece for token in look.tokens], margin, cell, kinds))
     for i, j in np.argwhere(attention >= 0.05):
         hover = f"{look.tokens[i].piece} looks at {look.tokens[j].piece}: {attention[i, j]:.2f}"
         drawn.append(svg.box(margin + j * cell, margin + i * cell, cell, cell, kind="clear", title=hover))
@@ -127,37 +100,23 @@ def _layer(look: Look, row: int) -> int:
 
 def pooling(pooled: Pooled) -> str:
     """The vectors of the tokens of one sentence, and below them the one that they become."""
-    left, wide, high, gap = 92.0, 7.0, 15.0, 12.0
-    rows = pooled.vectors[:, :SHOWN]
-    most = float(np.quantile(np.abs(rows), 0.97)) or 1.0
-    drawn = [svg.placed(svg.heat(rows, most), left, 0, wide, high)]
-    for i, piece in enumerate(pooled.pieces):
-        drawn.append(svg.text(piece, left - 8, (i + 0.5) * high + 4, anchor="end"))
-    y = len(rows) * high + gap
-    drawn.append(svg.placed(svg.heat(pooled.pooled[None, :SHOWN], most), left, y, wide, 2 * high))
-    drawn.append(svg.text("sentence", left - 8, y + high + 4, kind="strong", anchor="end"))
-    label = f"{len(rows)} strips, one for each token, and one strip for the whole sentence"
-    return svg.picture("".join(drawn), left + rows.shape[1] * wide, y + 2 * high, label=label, kind="strips")
+    tokens, whole = pooled.vectors[:, :SHOWN], pooled.pooled[None, :SHOWN]
+    blocks = [Block(tokens, pooled.pieces), Block(whole, ["sentence"], height=30.0, kind="strong")]
+    label = f"{len(tokens)} strips, one for each token, and one strip for the whole sentence"
+    return vectors.strips(blocks, label=label, gap=12.0)
 
 
 def strips(findings: Findings) -> str:
     """A strip of numbers for each sentence, by group: those numbers that tell the groups apart best."""
-    left, wide, high, gap = 92.0, 7.0, 7.0, 6.0
-    vectors = findings.vectors - findings.vectors.mean(0)
-    columns = telling(vectors, findings.groups)
-    most = float(np.quantile(np.abs(vectors[:, columns]), 0.97)) or 1.0
-    drawn, y = [], 0.0
+    x = findings.vectors - findings.vectors.mean(0)
+    columns = telling(x, findings.groups)
+    blocks = []
     for number, group in enumerate(findings.groups):
-        rows = vectors[np.ix_(group.members, columns)]
-        drawn.append(svg.placed(svg.heat(rows, most), left, y, wide, high))
-        drawn.append(svg.box(left - 7, y, 4, len(rows) * high, kind=colour(number)))
-        drawn.append(svg.text(group.topic, left - 12, y + len(rows) * high / 2 + 4, kind=colour(number), anchor="end"))
-        for i, member in enumerate(group.members):
-            hover = findings.sentences[member].text
-            drawn.append(svg.box(left, y + i * high, len(columns) * wide, high, kind="clear", title=hover))
-        y += len(rows) * high + gap
-    label = f"{len(vectors)} strips in {len(findings.groups)} groups; the strips of a group look alike"
-    return svg.picture("".join(drawn), left + len(columns) * wide, y - gap, label=label, kind="strips")
+        texts = [findings.sentences[member].text for member in group.members]
+        rows = x[np.ix_(group.members, columns)]
+        blocks.append(Block(rows, [group.topic], height=7.0, kind=colour(number), hovers=texts))
+    label = f"{len(x)} strips in {len(findings.groups)} groups; the strips of a group look alike"
+    return vectors.strips(blocks, label=label, gap=6.0)
 
 
 def telling(vectors: np.ndarray, groups: list[Group]) -> list[int]:

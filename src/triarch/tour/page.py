@@ -6,8 +6,11 @@ from html import escape
 from importlib.resources import files
 
 from triarch import __version__
-from triarch.pages import cards, document, key, table, wide
-from triarch.tour import drawings, lesson_page
+from triarch.pages import cards, document, group, key, table, wide
+from triarch.pages.renderers.labels import bars
+from triarch.pages.renderers.similarity import Block, cosine, square
+from triarch.pages.renderers.vectors import SHOWN
+from triarch.tour import drawings
 from triarch.tour.findings import Findings, Group, Look, Search, Token
 from triarch.tour.lessons import School
 
@@ -39,7 +42,7 @@ def render(findings: Findings, school: School) -> str:
     """The whole page. All text from sentences, vocabulary, answers and names is escaped on its way in."""
     uses = [section(findings) for section in (search, groups, similarity)]
     inside = [section(findings) for section in (pieces, attention, pooling, speed)]
-    sections = [*uses, *lesson_page.render(school), *inside]
+    sections = [*uses, *school.sections(), *inside]
     return document(
         f"triarch tour: {findings.name}",
         f"""{opening(findings, school)}
@@ -80,28 +83,21 @@ near 0 where there is nothing in common.</p>
 
 
 def _searched(one: Search, findings: Findings) -> str:
-    hits = []
-    for number, score in one.hits:
-        wanted = number == one.wanted
-        mark = '<span class="tick" title="the sentence that should be found">✓</span> ' if wanted else ""
-        hits.append(
-            f"<li{' class=wanted' if wanted else ''}><span>{mark}{escape(findings.sentences[number].text)}</span>"
-            f'<span class="number">{score:.2f}</span>'
-            f'<span class="bar"><i style="width:{max(score, 0) * 100:.0f}%"></i></span></li>'
-        )
+    wanted = findings.sentences[one.wanted].text
+    hits = [(findings.sentences[number].text, score) for number, score in one.hits]
+    drawn = bars(hits, meant=wanted, means="the sentence that should be found", spell=cosine)
     late = "" if one.rank <= len(one.hits) else f"<p>The sentence that it should find came at place {one.rank}.</p>"
-    query = f'<h3 class="query">“{escape(one.query)}”</h3>'
-    return f'<div class="card">{query}<ol class="hits">{"".join(hits)}</ol>{late}</div>'
+    return f'<div class="card"><h3 class="query">“{escape(one.query)}”</h3>{drawn}{late}</div>'
 
 
 def groups(findings: Findings) -> str:
     N = len(findings.sentences)
-    cards = "".join(_group(i, group, findings) for i, group in enumerate(findings.groups))
+    cards = "".join(_listed(i, own, findings) for i, own in enumerate(findings.groups))
     strays = "".join(
         f"<li>{escape(findings.sentences[n].text)} {_tag(findings.sentences[n].topic)} lies with "
-        f"<b>{escape(group.topic)}</b></li>"
-        for group in findings.groups
-        for n in group.strays
+        f"<b>{escape(own.topic)}</b></li>"
+        for own in findings.groups
+        for n in own.strays
     )
     return f"""<h2>Groups that nobody named</h2>
 <p>The sentences are on {len({sentence.topic for sentence in findings.sentences})} topics, which the model was not
@@ -115,13 +111,13 @@ other directions. A ring marks a sentence of another topic than its group's.</fi
 <details><summary>Read all {N} sentences, group by group</summary><div class="grid">{cards}</div></details></figure>"""
 
 
-def _group(number: int, group: Group, findings: Findings) -> str:
+def _listed(number: int, own: Group, findings: Findings) -> str:
     lines = []
-    for member in group.members:
+    for member in own.members:
         sentence = findings.sentences[member]
-        lines.append(f"<li>{escape(sentence.text)}{' ' + _tag(sentence.topic) if member in group.strays else ''}</li>")
-    heading = f"<h3>{escape(group.topic)} <span>{len(lines)}</span></h3>"
-    return f'<div class="group {drawings.colour(number)}">{heading}<ul>{"".join(lines)}</ul></div>'
+        lines.append(f"<li>{escape(sentence.text)}{' ' + _tag(sentence.topic) if member in own.strays else ''}</li>")
+    heading = f"<h3>{escape(own.topic)} <span>{len(lines)}</span></h3>"
+    return f'<div class="group {group(number)}">{heading}<ul>{"".join(lines)}</ul></div>'
 
 
 def _tag(topic: str) -> str:
@@ -130,14 +126,16 @@ def _tag(topic: str) -> str:
 
 def similarity(findings: Findings) -> str:
     N = len(findings.sentences)
+    order = [member for own in findings.groups for member in own.members]
+    blocks = [Block(own.topic, len(own.members), group(i)) for i, own in enumerate(findings.groups)]
     rows = [
-        [f"{score:.2f}", escape(findings.sentences[i].text), escape(findings.sentences[j].text)]
+        [cosine(score), escape(findings.sentences[i].text), escape(findings.sentences[j].text)]
         for i, j, score in findings.closest
     ]
     return f"""<h2>Every sentence against every other</h2>
 <p>All {N} × {N} cosines at once: the vectors, one under the other, are a matrix, and one product of it with itself
 gives the whole picture. Machines do nothing faster, which is why search by vectors is quick.</p>
-<figure>{drawings.cosines(findings)}
+<figure>{wide(square(findings.vectors[order], blocks, cell=9.0), "cosines of all pairs")}
 <figcaption>Rows and columns are the sentences, group by group. {key("p")} the stronger, the nearer in meaning;
 {key("m")} below zero. The diagonal is each sentence against itself; the blocks along it are the groups.
 Where two groups share a shade, as gardening and cooking may, their topics touch.</figcaption></figure>
@@ -221,7 +219,7 @@ def pooling(findings: Findings) -> str:
         POOLINGS.get(pooled.how[0], pooled.how[0].replace("_", " ")) if len(pooled.how) == 1 else "several, end to end"
     )
     D = findings.vectors.shape[1]
-    shown = min(drawings.SHOWN, D)
+    shown = min(SHOWN, D)
     text = escape(findings.sentences[findings.look.sentences[0]].text)
     return f"""<h2>Inside: from many vectors to one</h2>
 <p>The last layer leaves one vector for each token. <b>Pooling</b> makes a single one of them, here by {escape(how)}.

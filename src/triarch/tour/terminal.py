@@ -8,7 +8,6 @@ import sys
 import unicodedata
 
 from triarch.errors import show
-from triarch.tour import lesson_rows
 from triarch.tour.findings import Findings
 from triarch.tour.lessons import School
 
@@ -65,7 +64,7 @@ def _taught(school: School, width: int) -> list[str]:
     parts = []
     for lesson in school.lessons:
         right, of = lesson.points
-        heading, *rows = lesson_rows.rows(lesson)
+        heading, *rows = lesson.table()
         parts += [
             title(f"{lesson.task} with the starter {show(lesson.starter)}: {right} of {of} as meant", width),
             table(heading, rows, width),

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from triarch.pages import svg
+from triarch.pages import number, svg
 from triarch.training.history import Points
 
 MOST_POINTS = 300  # of one line: more would not be seen
@@ -64,7 +64,7 @@ def chart(
     drawn = []
     for tick in ticks(low, high, 5):
         drawn.append(f'<path class="grid" d="M{left:g} {y(tick):.1f}H{width - right:g}"/>')
-        drawn.append(svg.text(spell(tick), left - 8, y(tick) + 4, anchor="end"))
+        drawn.append(svg.text(number(tick), left - 8, y(tick) + 4, anchor="end"))
     for tick in ticks(first, last, 6 if width > 500 else 4):
         drawn.append(svg.text(f"{tick:,.0f}", x(tick), height - bottom + 18, anchor="middle"))
     drawn.append(svg.text("step", width - right, height - 4, anchor="end"))
@@ -96,7 +96,7 @@ def _curve(line: Line, kind: str, x: Scale, y: Scale, best: float | None) -> str
     if line.dots:
         for step, value in zip(shown.steps, shown.values, strict=True):
             mark = " chosen" if step == best else ""
-            title = f"{line.name}: {spell(value)} at step {step:,.0f}{' (best)' if mark else ''}"
+            title = f"{line.name}: {number(value)} at step {step:,.0f}{' (best)' if mark else ''}"
             drawn += svg.dot(x(step), y(value), 6 if mark else 3.5, kind=kind + mark, title=title)
     return drawn
 
@@ -162,14 +162,11 @@ def rates(amounts: Points, seconds: Points) -> Points:
 
 def confusion(counts: np.ndarray, labels: Sequence[str]) -> str:
     """(L, L) counts as a heat map: right labels down, predicted ones across; a row is as strong as its shares."""
-    L = len(labels)
-    cell, margin = (44.0 if L <= 12 else 26.0), 20 + 7.0 * max(len(cut(label)) for label in labels)
+    L, names = len(labels), [svg.cut(label) for label in labels]
+    cell, margin = (44.0 if L <= 12 else 26.0), 20 + 7.0 * max(map(len, names))
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     drawn = [svg.placed(svg.heat(shares, most=1.0), margin, margin, cell)]
-    for i, label in enumerate(labels):
-        middle = margin + (i + 0.5) * cell
-        drawn.append(svg.text(cut(label), margin - 8, middle + 4, anchor="end"))
-        drawn.append(svg.text(cut(label), middle + 4, margin - 8, turn=-90))
+    drawn.append(svg.axes(names, margin, cell))
     for i, j in itertools.product(range(L), range(L)):
         if counts[i, j]:
             kind = "count strong" if shares[i, j] > 0.5 else "count"
@@ -191,20 +188,9 @@ def ticks(low: float, high: float, count: int) -> list[float]:
     return [i * step for i in range(math.ceil(low / step), math.floor(high / step) + 1)]
 
 
-def spell(value: float) -> str:
-    """A number for people: four digits that count."""
-    if value and not 1e-3 <= abs(value) < 1e6:
-        return f"{value:.3g}".replace("e-0", "e-").replace("e+0", "e")
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
-
-
 def plural(count: int, what: str) -> str:
     return f"{count:,} {what}{'' if count == 1 else 's'}"
 
 
 def short(count: int) -> str:
     return str(count) if count < 1000 else f"{count / 1000:.3g}k" if count < 999_500 else f"{count / 1e6:.3g}M"
-
-
-def cut(label: str) -> str:
-    return label if len(label) <= 16 else label[:15] + "…"

@@ -7,15 +7,17 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from triarch import __version__
 from triarch.errors import show
 from triarch.files import write_text
-from triarch.pages import cards, document, key, table, wide
+from triarch.pages import cards, document, key, number, table, wide
+from triarch.pages.renderers import records
 from triarch.training import drawings, history
-from triarch.training.drawings import Line, chart, plural, spell
+from triarch.training.drawings import Line, chart, plural
 from triarch.training.facts import Facts, Mistakes, duration, flat
 from triarch.training.history import History
 
@@ -59,7 +61,7 @@ It names what the run was given, and may quote the data; mind that before you pu
 
 def opening(past: History, facts: Facts) -> str:
     shown = sorted(facts.metrics, key=lambda name: name != facts.metric)[:3]
-    figures = {f"{name}{_on(facts)}": spell(facts.metrics[name]) for name in shown} | {
+    figures = {f"{name}{_on(facts)}": number(facts.metrics[name]) for name in shown} | {
         "steps": f"{facts.steps:,}",
         "tokens seen": drawings.short(facts.tokens),
         "time of training": duration(facts.seconds),
@@ -90,7 +92,7 @@ def losses(past: History, facts: Facts) -> str:
     if len(measured):
         lines.append(Line("validation", measured, dots=True))
     first, last = train.known().values[0], drawings.smooth(train.values)[~np.isnan(train.values)][-1]
-    label = f"training loss over {len(train):,} steps, from {spell(first)} at the start to {spell(last)} at the end"
+    label = f"training loss over {len(train):,} steps, from {number(first)} at the start to {number(last)} at the end"
     drawn = chart(lines, label=label, best=facts.best_step)
     unknown = len(train) - len(train.known())
     parts = past.losses()
@@ -126,15 +128,9 @@ def measurements(past: History, facts: Facts) -> str:
     figures = []
     for name in names:
         points = past.of_evaluations(name)
-        if name == "loss" or not len(points):
-            continue
-        label = f"{name} over {len(points)} measurements, at the end {spell(points.values[-1])}"
-        drawn = chart(
-            [Line(name, points, dots=True)], label=label, best=facts.best_step, width=SMALL[0], height=SMALL[1]
-        )
-        figures.append(
-            f"<figure><h3>{escape(show(name, 60))}</h3>{wide(drawn.drawing, f'{name} over the steps')}</figure>"
-        )
+        if name != "loss" and len(points):
+            label = f"{name} over {len(points)} measurements, at the end {number(points.values[-1])}"
+            figures.append(_small(Line(name, points, dots=True), label, best=facts.best_step))
     shown = past.evaluations[-MOST_ROWS:]
     rows = [
         [f"{line['step']:,}{' ✓' if line['step'] == facts.best_step else ''}"]
@@ -151,7 +147,7 @@ def measurements(past: History, facts: Facts) -> str:
 
 
 def _cell(value: object) -> str:
-    return spell(value) if isinstance(value, int | float) else "–"
+    return number(value) if isinstance(value, int | float) else "–"
 
 
 def pace(past: History) -> str:
@@ -165,11 +161,17 @@ def pace(past: History) -> str:
         known = points.known().values
         if not len(known):
             continue
-        label = f"{name} over the steps, from {spell(known.min())} to {spell(known.max())}"
-        drawn = chart([line], label=label, floor=0.0, width=SMALL[0], height=SMALL[1])
-        said = f"<figcaption>{_beyond(drawn.beyond)}</figcaption>" if drawn.beyond else ""
-        figures.append(f"<figure><h3>{name}</h3>{wide(drawn.drawing, f'{name} over the steps')}{said}</figure>")
+        label = f"{name} over the steps, from {number(known.min())} to {number(known.max())}"
+        figures.append(_small(line, label, floor=0.0))
     return f'<h2>Rate and pace</h2>\n<div class="pair">{"".join(figures)}</div>' if figures else ""
+
+
+def _small(line: Line, label: str, **more: Any) -> str:
+    """One curve in half the width of the page; `more` is what `chart` takes."""
+    drawn = chart([line], label=label, width=SMALL[0], height=SMALL[1], **more)
+    said = f"<figcaption>{_beyond(drawn.beyond)}</figcaption>" if drawn.beyond else ""
+    picture = wide(drawn.drawing, f"{line.name} over the steps")
+    return f"<figure><h3>{escape(show(line.name, 60))}</h3>{picture}{said}</figure>"
 
 
 def confusion(mistakes: Mistakes) -> str:
@@ -186,8 +188,8 @@ the larger the share of its row; a perfect model has all on the diagonal.</figca
         ((int(counts[i, j]), i, j) for i, j in itertools.product(range(L), range(L)) if i != j and counts[i, j]),
         reverse=True,
     )
-    rows = [[f"{count:,}", escape(show(labels[i])), escape(show(labels[j]))] for count, i, j in pairs[:MOST_PAIRS]]
-    most = table(["examples", "right", "predicted"], rows, numbers={0}) if rows else "<p>Nothing was confused.</p>"
+    rows = [{"examples": count, "right": labels[i], "predicted": labels[j]} for count, i, j in pairs[:MOST_PAIRS]]
+    most = records.table(rows) if rows else "<p>Nothing was confused.</p>"
     order = np.argsort(-counts.sum(1), kind="stable")[:MOST_ROWS].tolist()
     kept = "" if L <= MOST_ROWS else f"<p>The {MOST_ROWS} most frequent of {L:,}.</p>"
     own = table(["label", "examples", "precision", "recall"], _by_label(counts, labels, order), numbers={1, 2, 3})
@@ -198,45 +200,36 @@ the larger the share of its row; a perfect model has all on the diagonal.</figca
 
 
 def _by_label(counts: np.ndarray, labels: Sequence[str], order: Sequence[int]) -> list[list[str]]:
-    rows = []
-    for i in order:
-        right, there, said = int(counts[i, i]), int(counts[i].sum()), int(counts[:, i].sum())
-        rows.append(
-            [
-                escape(show(labels[i])),
-                f"{there:,}",
-                f"{right / said:.3f}" if said else "–",
-                f"{right / there:.3f}" if there else "–",
-            ]
-        )
-    return rows
+    def share(right: int, of: int) -> str:
+        return f"{right / of:.3f}" if of else "–"
+
+    there, said = counts.sum(1), counts.sum(0)
+    return [
+        [escape(show(labels[i])), f"{there[i]:,}", share(counts[i, i], said[i]), share(counts[i, i], there[i])]
+        for i in order
+    ]
 
 
 def wrong(mistakes: Mistakes) -> str:
     if not mistakes.wrong:
         return ""
     rows = [
-        [
-            escape(show(one.text, 300)),
-            escape(show(one.right)),
-            escape(show(one.predicted)),
-            spell(one.loss),
-        ]
+        {"text": one.text, "right": one.right, "predicted": one.predicted, "loss": one.loss}
         for one in mistakes.wrong[:MOST_WRONG]
     ]
     return f"""<h2>Most wrong</h2>
 <p>Of {plural(len(mistakes.wrong), "row")} with a wrong answer those of the highest loss, where the model was surest of
 it. Look for wrong labels among them.</p>
-<figure class="texts">{table(["text", "right", "predicted", "loss"], rows, numbers={3})}</figure>"""
+<figure class="texts">{records.table(rows)}</figure>"""
 
 
 def again(facts: Facts) -> str:
     data = [
-        [escape(one.part), escape(show(one.name)), f"{one.rows:,}", escape(one.license or "unknown"), escape(one.note)]
+        {"part": one.part, "name": one.name, "rows": one.rows, "licence": one.license or "unknown", "": one.note}
         for one in facts.data
     ]
     seed = {} if facts.seed is None else {"seed": str(facts.seed)}
-    read = f"<figure><h3>Data</h3>{table(['part', 'name', 'rows', 'licence', ''], data, numbers={2})}</figure>"
+    read = f"<figure><h3>Data</h3>{records.table(data)}</figure>"
     return f"""<h2>To do it again</h2>
 {read if data else ""}
 <div class="pair">{_facts("Settings", flat(facts.settings) | seed)}
@@ -246,5 +239,5 @@ def again(facts: Facts) -> str:
 def _facts(title: str, found: Mapping[str, str]) -> str:
     if not found:
         return ""
-    rows = [[escape(show(name)), escape(show(value, 300))] for name, value in found.items()]
-    return f'<figure><h3>{title}</h3><div class="facts">{table(["name", "value"], rows)}</div></figure>'
+    rows = [{"name": name, "value": value} for name, value in found.items()]
+    return f'<figure><h3>{title}</h3><div class="facts">{records.table(rows)}</div></figure>'
