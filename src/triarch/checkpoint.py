@@ -23,7 +23,7 @@ from triarch.errors import (
 from triarch.family import Network, TextFormat
 from triarch.files import PLAIN_NAME, Folder, replacing, write_text
 from triarch.inputs.text.processor import TextProcessor, load_text
-from triarch.layers import low_rank
+from triarch.layers import brick, low_rank
 from triarch.models import Family, family
 from triarch.weights import adapters, files, table
 from triarch.weights.adapters import Adapter
@@ -274,9 +274,10 @@ def save(model: Network, folder: str | os.PathLike[str], *, shard_bytes: int = 5
     """Write a folder that the reference library opens unchanged: config, weights, tokenizer and what lay beside.
 
     Each file appears whole or not at all, the config last. Raises TriarchError when the folder cannot be written,
-    InvalidInput for a model whose low-rank adapters are not merged.
+    InvalidInput for a model whose low-rank adapters are not merged, or whose weights `precision` has rounded.
     """
     _check_model(model)
+    brick.check_exact(model)
     if low_rank.wrapped(model):
         raise InvalidInput("the model has low-rank adapters; merge them first, or use save_adapter")
     path = _made(folder, model)

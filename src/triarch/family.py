@@ -5,13 +5,14 @@ Shapes: B sequences, T tokens, D hidden size, V vocabulary, L labels, C choices.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from torch import Tensor, nn
 
 from triarch.config import Config
 from triarch.errors import InvalidInput
 from triarch.kinds import Scores
+from triarch.layers.brick import plain
 from triarch.layers.cache import Cache
 from triarch.layers.embeddings import last_end
 from triarch.layers.source import Source
@@ -65,6 +66,12 @@ class Network(nn.Module):
     processor: Any = None  # raw input -> dict of tensors, and back
     sidecars: dict[str, bytes]  # small files that lay beside the weights and are saved with them
     fresh: Sequence[str] = ()  # our names of the parameters that loading started afresh
+
+    def train(self, mode: bool = True) -> Self:
+        """Training takes ordinary layers, which the engine may have replaced. Raises as `brick.plain` does."""
+        if mode:
+            plain(self)
+        return super().train(mode)
 
     def features(self, *args: Any, **kwargs: Any) -> Tensor:
         """Inputs -> (B, T, D), before any head."""

@@ -65,6 +65,7 @@ def _run(
     revision: str | None,
     device: str,
     dtype: str,
+    precision: str | None,
     input_format: str | None,
     output: Path | None,
     form: str | None,
@@ -82,7 +83,7 @@ def _run(
         say("no input")
 
     with opened(output) as file:
-        task = pipeline(name, model, dtype=dtype, device=device, revision=revision)
+        task = pipeline(name, model, dtype=dtype, precision=precision, device=device, revision=revision)
         answers: Iterable[tuple[Any, Any]]
         if only and form != "jsonl" and task.single(first[0], task.options(given)):
             answers = [(0, task(first[0], **given))]  # what Python gives for it, to the letter
