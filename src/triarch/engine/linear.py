@@ -53,7 +53,7 @@ class FastLinear(Brick, nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         weight: Tensor = self._multiplied(x)
-        bias = self.bias
+        bias: Tensor | None = self.bias
         if self.product is not self.stored:
             x, bias = x.to(self.product), None if bias is None else bias.to(self.product)
             weight = weight if weight.is_mkldnn else weight.to(self.product)
