@@ -221,6 +221,13 @@ def test_a_prepared_model_takes_another_type(made):
     torch.testing.assert_close(scored(made.double()), scored(model().double()))
 
 
+def test_weights_unpacked_in_inference_mode_can_learn_later(made):
+    with torch.autocast("cpu", torch.bfloat16):
+        scored(made)
+    assert packed(made) == 0
+    gradients(made.train())
+
+
 def test_autocast_multiplies_as_it_does_ordinary_layers(made):
     with torch.autocast("cpu", torch.bfloat16):
         torch.testing.assert_close(scored(made), scored(model()))

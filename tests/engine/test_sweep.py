@@ -38,10 +38,12 @@ def test_budgets_there_is_no_time_for_are_left_out(quick, monkeypatch):
 
 
 @pytest.mark.parametrize("name", sweep.SIZES)
-def test_default_models_have_the_layers_of_bert_base(name):
+def test_default_models_have_layers_of_the_usual_size(name):
     with torch.device("meta"):
         made = sweep.made(name, torch.device("meta"))
-    assert {768} <= {layer.out_features for layer in made.modules() if isinstance(layer, torch.nn.Linear)}
+    assert {1024 if name == "bart" else 768} <= {
+        layer.out_features for layer in made.modules() if isinstance(layer, torch.nn.Linear)
+    }
     assert not [layer for layer in made.modules() if isinstance(layer, FastLinear)]
 
 

@@ -1,7 +1,6 @@
 """Measure how fast this machine is."""
 
-from collections.abc import Iterator
-from typing import Any
+import itertools
 
 import click
 
@@ -26,20 +25,13 @@ def command(context: click.Context, budgets: bool, model: str | None, device: st
     """
     if not budgets:
         context.fail("Nothing to measure: give --budgets.")
-    found = []
-    for row in _rows(model, device):
+    from triarch import checkpoint
+    from triarch.engine.sweep import SIZES, made, sweep
+
+    place, found = checkpoint.pick_device(device), []
+    models = (made(name, place) for name in SIZES) if model is None else [checkpoint.load(model, device=place)]
+    for row in itertools.chain.from_iterable(map(sweep, models)):
         found.append(row)
         say(f"{row['work']} with {row['model']}, {row['budget']:,} tokens: {row['tokens_per_second']:,} tokens/s")
     for line in [to_json(found)] if as_json else Table().lines(found):
         click.echo(line)
-
-
-def _rows(model: str | None, device: str) -> Iterator[dict[str, Any]]:
-    from triarch import checkpoint
-    from triarch.engine.sweep import SIZES, made, sweep
-
-    if model is not None:
-        yield from sweep(checkpoint.load(model, device=device))
-        return
-    for name in SIZES:
-        yield from sweep(made(name, checkpoint.pick_device(device)))

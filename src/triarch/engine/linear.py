@@ -68,16 +68,16 @@ class FastLinear(Brick, nn.Linear):
         if not self.shared:
             self.weight.data = self.weight.data.to(self.stored)
         made = nn.Linear.__new__(nn.Linear)
-        own = {"stored", "product", "packs", "shared", "fast", "version", "ordinary"}
-        made.__dict__.update({name: value for name, value in self.__dict__.items() if name not in own})
+        made.__dict__.update(self.__dict__)
         return made
 
     def settle(self) -> None:
-        """Unpack the weight, for good. Calls in other threads end with the one they began with."""
-        with _LOCK:
-            self.ordinary, self.fast = True, None
+        """Unpack the weight, for good."""
+        with _LOCK, torch.inference_mode(False):
             if self.weight.is_mkldnn:
                 _exchange(self.weight, self.weight.detach().to_dense())
+            self.ordinary = True
+            self.fast = None  # last: until then other threads go on with it
 
     def _multiplied(self, x: Tensor) -> Tensor:
         """The weight to multiply with now."""

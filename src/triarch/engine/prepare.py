@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import nn
@@ -19,37 +19,14 @@ from triarch.layers import low_rank
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
-def load(
-    model: str | os.PathLike[str],
-    *,
-    head: str | None = None,
-    scores: Sequence[type | str] = (),
-    dtype: str | torch.dtype = "auto",
-    device: str | int | torch.device = "auto",
-    precision: str | None = None,
-    revision: str | None = None,
-    new_head: bool = False,
-    labels: list[str] | None = None,
-    base: str | os.PathLike[str] | None = None,
-) -> Network:
+def load(model: str | os.PathLike[str], *, precision: str | None = None, **options: Any) -> Network:
     """Load a checkpoint in eval mode and prepare it for use: a folder, or a repo id from the hub or its cache.
 
-    `precision` is the type in which the model's linear layers multiply, see `prepare`. All other arguments and the
-    errors are those of `checkpoint.load`.
+    `precision` is the type in which the model's linear layers multiply, see `prepare`. The other options, such as
+    `dtype`, `device` and `revision`, and the errors are those of `checkpoint.load`.
     """
     _check_name(precision)
-    made = checkpoint.load(
-        model,
-        head=head,
-        scores=scores,
-        dtype=dtype,
-        device=device,
-        revision=revision,
-        new_head=new_head,
-        labels=labels,
-        base=base,
-    )
-    return prepare(made, precision)
+    return prepare(checkpoint.load(model, **options), precision)
 
 
 def prepare(model: Network, precision: str | None = None) -> Network:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -22,68 +23,48 @@ TIMES = (1 / 4, 1 / 2, 1, 2, 4)  # the default budget
 SECONDS = 14.0  # for all budgets of one kind of work; larger ones than there is time for are left out
 ENOUGH = 1.0  # seconds for one budget after which the work is not repeated
 
-# With BERT-base's sizes of a layer, which is what caches notice, but one layer and few words, so that it takes a minute
-SIZES: dict[str, tuple[str, dict[str, Any]]] = {
+# One layer of the usual size, which is what caches notice, and few words, so that it takes a minute
+SIZES: dict[str, tuple[str, dict[str, int]]] = {
     "bert": ("BertModel", {"num_layers": 1, "vocab_size": 8000}),
     "gpt2": ("GPT2LMHeadModel", {"num_layers": 1, "vocab_size": 8000}),
-    "bart": (
-        "BartForConditionalGeneration",
-        {
-            "hidden_size": 768,
-            "num_layers": 1,
-            "num_heads": 12,
-            "intermediate_size": 3072,
-            "decoder_layers": 1,
-            "decoder_heads": 12,
-            "decoder_intermediate_size": 3072,
-            "vocab_size": 8000,
-        },
-    ),
+    "bart": ("BartForConditionalGeneration", {"num_layers": 1, "decoder_layers": 1, "vocab_size": 8000}),
 }
 
 
 def made(name: str, device: torch.device) -> Network:
     """A model of `SIZES` with random weights."""
     architecture, sizes = SIZES[name]
-    kind = family(name)
-    return kind.build(kind.module.Config(**sizes), architecture, device)
+    return family(name).build(family(name).module.Config(**sizes), architecture, device)
 
 
 def sweep(model: Network) -> Iterator[dict[str, Any]]:
-    """A row for each budget, smallest first, for each kind of work that the model is for. The model stays in eval mode
-    and is prepared afterwards."""
-    tokens = min(TOKENS, model.config.max_tokens)
+    """A row for each budget, smallest first, of each kind of work that the model is for; prepares the model for use."""
     device = next(model.parameters()).device
-    works: list[tuple[str, Any, Callable[[Tensor], object]]] = []
-    if model.kind in WRITES:
-        works.append(("writing", WRITING, partial(_write, model)))
-    else:
-        works += [("learning", LEARNING, partial(_learn, model)), ("reading", READING, partial(_read, model))]
-    for work, default, run in works:
+    works: list[tuple[str, Any, Any]] = [("learning", LEARNING, _learn), ("reading", READING, _read)]
+    for work, default, run in [("writing", WRITING, _write)] if model.kind in WRITES else works:
         end = time.perf_counter() + SECONDS
         if work != "learning":
             prepare(model)
-        run(_ids(model, 1, tokens))  # warms up
-        for budget in (int(times * default.on(device.type)) for times in TIMES):
-            ids = _ids(model, max(1, budget // tokens), tokens)
-            _forget_peak(device)
-            seconds = _fastest(partial(run, ids), device)
-            peak = _peak(device)
+        run(model, _ids(model, TOKENS))  # warms up
+        for times in TIMES:
+            ids = _ids(model, int(times * default.of(model)))
+            seconds = _fastest(partial(run, model, ids), device)
             yield {
                 "work": work,
                 "model": model.family.model_type,
-                "budget": budget,
+                "budget": ids.numel(),
                 "tokens_per_second": round(ids.numel() / seconds),
-                "peak_mib": None if peak is None else round(peak / 2**20),
-                "default": budget == default.on(device.type),
+                "peak_mib": _peak(device) >> 20,
+                "default": times == 1,
             }
             if time.perf_counter() + 2 * seconds > end:
                 break
 
 
-def _ids(model: Network, rows: int, tokens: int) -> Tensor:
-    device = next(model.parameters()).device
-    return torch.randint(5, min(1000, model.config.vocab_size), (rows, tokens), device=device)
+def _ids(model: Network, budget: int) -> Tensor:
+    tokens = min(TOKENS, model.config.max_tokens)
+    top = min(1000, model.config.vocab_size)
+    return torch.randint(5, top, (budget // tokens, tokens), device=next(model.parameters()).device)
 
 
 @torch.inference_mode()
@@ -97,7 +78,7 @@ def _learn(model: Network, ids: Tensor) -> None:
 
 
 def _write(model: Network, ids: Tensor) -> None:
-    new = min(NEW, ids.shape[1] - 1)
+    new = min(NEW, ids.shape[1] // 2)
     generate(model, ids[:, new:].tolist(), max_new_tokens=new, ignore_eos=True)
 
 
@@ -113,23 +94,13 @@ def _fastest(run: Callable[[], object], device: torch.device) -> float:
     return min(found)
 
 
-def _peak(device: torch.device) -> int | None:
-    """Bytes that were held at most since `_forget_peak`; None where the system does not tell."""
+def _peak(device: torch.device) -> int:
+    """The most bytes that this process has held so far; 0 where the system does not tell."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    try:
-        with open("/proc/self/status", encoding="utf-8") as status:
-            return next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmHWM"))
-    except (OSError, StopIteration):
-        return None
+    if sys.platform == "win32":
+        return 0
+    import resource
 
-
-def _forget_peak(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-        return
-    try:
-        with open("/proc/self/clear_refs", "w", encoding="utf-8") as file:
-            file.write("5")
-    except OSError:  # then the peak is that since the process began
-        pass
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

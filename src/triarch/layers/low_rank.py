@@ -82,8 +82,8 @@ def wrap(
     trainable, except for what it shares with the rest. A wrapped layer's state is `<name>.linear.weight`,
     `<name>.linear.bias`, `<name>.a` and `<name>.b`.
 
-    Raises InvalidInput for numbers out of bounds, for targets that fit nothing, for a model that is wrapped, and for one
-    whose weights `precision` has rounded.
+    Raises InvalidInput for numbers out of bounds, for targets that fit nothing, and for a model that is wrapped already
+    or whose weights `precision` has rounded.
     """
     _check(rank, alpha, dropout)
     if wrapped(model):
