@@ -6,8 +6,8 @@
 Prefill is the time to the first token after 128; decoding the rate of the 64 that follow, batch 1 and greedy. With
 `--beams 4` decoding is with beams. Ours is measured with ordinary linear layers, and with packed ones
 (engine/linear.py), as `triarch.load` gives them. Each measurement is a process of its own with two threads; the fastest
-of three rounds counts, after one that warms up. Needs `ctranslate2`, for Llama `llama-cpp-python gguf` too; a peer that is
-not there is an error unless it is named with --without.
+of three rounds counts, after one that warms up. Needs `ctranslate2`, for Llama `llama-cpp-python gguf` too; a peer that
+is not there is an error unless it is named with --without.
 """
 
 import argparse
