@@ -4,10 +4,10 @@
     python benchmarks/decoders.py --only gpt2
 
 Prefill is the time to the first token after 128; decoding the rate of the 64 that follow, batch 1 and greedy. With
-`--beams 4` decoding is with beams. Ours is measured as it is loaded, and with packed linear layers (engine/packed.py),
-as `triarch generate` runs it. Each measurement is a process of its own with two threads; the fastest of three rounds
-counts, after one that warms up. Needs `ctranslate2`, for Llama `llama-cpp-python gguf` too; a peer that is
-not there is an error unless it is named with --without.
+`--beams 4` decoding is with beams. Ours is measured with ordinary linear layers, and with packed ones
+(engine/linear.py), as `triarch.load` gives them. Each measurement is a process of its own with two threads; the fastest
+of three rounds counts, after one that warms up. Needs `ctranslate2`, for Llama `llama-cpp-python gguf` too; a peer that
+is not there is an error unless it is named with --without.
 """
 
 import argparse
@@ -81,13 +81,14 @@ def ours(name: str, folder: Path, precision: str, packed: bool, beams: int) -> d
     import torch
 
     import triarch
-    from triarch.engine.packed import pack
+    from triarch import checkpoint
+    from triarch.engine.prepare import prepare
     from triarch.layers.cache import Cache
 
     torch.set_num_threads(THREADS)
-    model = triarch.load(folder, dtype=precision)
+    model = checkpoint.load(folder, dtype=precision)
     if packed:
-        pack(model)
+        prepare(model)
     prompt = ids()
     search = {} if beams == 1 else {"num_beams": beams}
 

@@ -5,8 +5,8 @@
 
 A source of 512 tokens is read and 64 are written, batch 1, greedily and with 4 beams: the whole of it in milliseconds,
 and beside it, of the greedy run, the time to the first token, which is that of the encoder but for a step. Ours is
-measured as it is loaded, and with packed linear layers, as the pipeline runs it. Each measurement is a process of its
-own with two threads; the fastest of three rounds counts, after one that warms up. Needs `ctranslate2`; a
+measured with ordinary linear layers, and with packed ones, as `triarch.load` gives them. Each measurement is a process
+of its own with two threads; the fastest of three rounds counts, after one that warms up. Needs `ctranslate2`; a
 peer that is not there is an error unless it is named with --without.
 """
 
@@ -80,12 +80,13 @@ def ours(folder: Path, precision: str, packed: bool) -> dict[str, float]:
     import torch
 
     import triarch
-    from triarch.engine.packed import pack
+    from triarch import checkpoint
+    from triarch.engine.prepare import prepare
 
     torch.set_num_threads(THREADS)
-    model = triarch.load(folder, dtype=precision)
+    model = checkpoint.load(folder, dtype=precision)
     if packed:
-        pack(model)
+        prepare(model)
 
     def run(count: int, beams: int) -> None:
         triarch.generate(model, ids(), max_new_tokens=count, ignore_eos=True, num_beams=beams)

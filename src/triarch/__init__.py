@@ -16,8 +16,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from triarch.checkpoint import load as load
     from triarch.checkpoint import save as save
+    from triarch.engine.prepare import load as load
     from triarch.errors import TriarchError as TriarchError
     from triarch.generation import generate as generate
     from triarch.generation import stream as stream
@@ -32,7 +32,7 @@ _HOMES = {
     "TriarchError": "errors",
     "evaluate": "training",
     "generate": "generation",
-    "load": "checkpoint",
+    "load": "engine.prepare",
     "pipeline": "tasks",
     "save": "checkpoint",
     "show": "pages.answers",

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 from torch import Tensor, nn
 
@@ -16,6 +16,7 @@ from triarch.errors import InvalidInput
 from triarch.inputs.processor import Format
 from triarch.kinds import ChoiceScores, Features, LabelScores, NextWordScores, Scores, SpanScores, TokenScores
 from triarch.layers import heads
+from triarch.layers.brick import plain
 from triarch.layers.cache import Cache
 from triarch.layers.embeddings import fold, last_end, last_token
 from triarch.layers.encoder import Encoder
@@ -89,6 +90,12 @@ class Network(nn.Module):
     def kind(self) -> type:
         """What kind of scores it gives, one of `kinds`."""
         return self.declared.kind
+
+    def train(self, mode: bool = True) -> Self:
+        """Training takes ordinary layers, which the engine may have replaced. Raises as `brick.plain` does."""
+        if mode:
+            plain(self)
+        return super().train(mode)
 
     def features(self, *args: Any, **kwargs: Any) -> Tensor:
         """Inputs -> (B, T, D), before any head."""

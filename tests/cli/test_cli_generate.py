@@ -53,6 +53,13 @@ def lines(text):
     return [json.loads(line) for line in text.splitlines()]
 
 
+def test_precision_is_that_of_load(run, model):
+    loaded = TextGeneration.load(model, precision="bfloat16")
+    wanted = triarch.generate(loaded, PROMPT, max_new_tokens=10).text
+    assert run(PROMPT, *TEN, "--precision", "bfloat16") == (0, f"{wanted}\n", "")
+    assert run(PROMPT, "--precision", "int8")[0] == 2
+
+
 def test_the_text_is_what_python_gives(run, loaded):
     wanted = triarch.generate(loaded, PROMPT, max_new_tokens=10).text
     assert run(PROMPT, *TEN) == (0, f"{wanted}\n", "")

@@ -528,6 +528,15 @@ def test_torch_dtype_is_the_old_name_of_dtype(tmp_path):
     assert next(made.model.parameters()).dtype == torch.bfloat16
 
 
+def test_precision_is_that_of_the_loaded_model(tmp_path):
+    tiny.write_checkpoint(tmp_path, "bert", "BertForSequenceClassification")
+    made = triarch.pipeline("text-classification", tmp_path, precision="bfloat16")
+    assert made.model.get_parameter("encoder.blocks.0.attention.q.weight").dtype == torch.bfloat16
+    assert made.model.get_parameter("encoder.blocks.0.attention_norm.weight").dtype == torch.float32
+    with pytest.raises(InvalidInput, match=r"triarch\.load"):
+        triarch.pipeline("text-classification", made.model, precision="bfloat16")
+
+
 def test_a_tokenizer_may_come_from_another_folder(tmp_path):
     for name in ("model", "tokenizer"):
         (tmp_path / name).mkdir()

@@ -12,9 +12,10 @@ from torch import nn
 import runs
 import tiny
 from triarch.data import seeds
+from triarch.engine import budgets
 from triarch.errors import TriarchError
 from triarch.objectives._base import Batch
-from triarch.training import learner, plan
+from triarch.training import plan
 from triarch.training.learner import Learner, NotFinite, clip, first_not_finite, recompute_blocks
 from triarch.training.settings import Settings
 
@@ -302,7 +303,7 @@ def test_its_loss_is_that_of_all_rows_together(planned):
 
 def test_outcomes_are_in_the_order_of_the_rows(planned, monkeypatch):
     made = planned("bert", "classification")
-    monkeypatch.setattr(learner, "CHUNK", 5)
+    monkeypatch.setattr(budgets, "EXAMPLES_AHEAD", 5)
     _, outcomes = Learner(made.model, made.objective, micro_tokens=40).measure(made.train.examples, 0)
     assert [outcome.right for outcome in outcomes] == [example.target for example in made.train.examples.examples]
     assert [outcome.length for outcome in outcomes] == made.train.examples.lengths.tolist()

@@ -7,7 +7,7 @@ from pathlib import Path
 from triarch.errors import InvalidInput, TriarchError, show
 from triarch.family import Network
 from triarch.files import replacing, write_text
-from triarch.layers import low_rank
+from triarch.layers import brick, low_rank
 from triarch.weights import adapters, files, table
 
 
@@ -15,9 +15,10 @@ def save(model: Network, folder: str | os.PathLike[str], *, shard_bytes: int = 5
     """Write a folder that the reference library opens unchanged: config, weights, tokenizer and what lay beside.
 
     Each file appears whole or not at all, the config last. Raises TriarchError when the folder cannot be written,
-    InvalidInput for a model whose low-rank adapters are not merged.
+    InvalidInput for a model whose low-rank adapters are not merged, or whose weights `precision` has rounded.
     """
     _check_model(model)
+    brick.check_exact(model)
     if low_rank.wrapped(model):
         raise InvalidInput("the model has low-rank adapters; merge them first, or use save_adapter")
     path = _made(folder, model)

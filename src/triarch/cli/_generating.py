@@ -81,7 +81,8 @@ def load(flags: dict[str, Any], settings: dict[str, Any], *, from_source: bool) 
 
     def loaded(name: str, revision: str | None) -> "Network":
         folder = starters.resolve("text-generation", name)
-        return task.load(folder, dtype=flags["dtype"], device=flags["device"], revision=revision)
+        chosen = {name: flags[name] for name in ("dtype", "precision", "device")}
+        return task.load(folder, revision=revision, **chosen)
 
     model = loaded(flags["model"], flags["revision"])
     if "assistant_model" in settings:

@@ -38,6 +38,11 @@ MODEL = [
     click.Option(["--revision"], help="Branch, tag or commit of the repo."),
     click.Option(["--device"], default="auto", show_default=True, help="cpu, cuda, cuda:1, …"),
     click.Option(["--dtype"], default="auto", show_default=True, help="float32, float16, bfloat16 or float64."),
+    click.Option(
+        ["--precision"],
+        type=click.Choice(["float32", "bfloat16"]),
+        help="The type in which the model's layers multiply; by default that of --dtype.",
+    ),
 ]
 FORMS = [
     click.Option(

@@ -69,6 +69,7 @@ def _run(
     revision: str | None,
     device: str,
     dtype: str,
+    precision: str | None,
     input_format: str | None,
     output: Path | None,
     form: str | None,
@@ -89,7 +90,7 @@ def _run(
 
     shown = nullcontext() if html is None else pages.page(html, f"triarch run {name}", Path(model).name or model, given)
     with opened(output) as file, shown as add:
-        task = pipeline(name, model, dtype=dtype, device=device, revision=revision)
+        task = pipeline(name, model, dtype=dtype, precision=precision, device=device, revision=revision)
         answers: Iterable[tuple[Any, Any, Any]]
         if only and form != "jsonl" and task.single(first[0], task.options(given)):
             answers = [(0, first[0], task(first[0], **given))]  # what Python gives for it, to the letter

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from triarch import limits
 from triarch.errors import InvalidInput, show, some
+from triarch.layers.brick import plain
 from triarch.layers.dropout import Dropout
 from triarch.suggest import did_you_mean
 
@@ -81,11 +82,13 @@ def wrap(
     trainable, except for what it shares with the rest. A wrapped layer's state is `<name>.linear.weight`,
     `<name>.linear.bias`, `<name>.a` and `<name>.b`.
 
-    Raises InvalidInput for numbers out of bounds, for targets that fit nothing, and for a model that is wrapped.
+    Raises InvalidInput for numbers out of bounds, for targets that fit nothing, and for a model that is wrapped already
+    or whose weights `precision` has rounded.
     """
     _check(rank, alpha, dropout)
     if wrapped(model):
         raise InvalidInput("the model is wrapped already; merge it first")
+    plain(model)
     linear = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
     names = _chosen(targets, [name for name in linear if not name.startswith(HEAD)])
     for name, parameter in model.named_parameters():

@@ -52,6 +52,7 @@ def pipeline(
     tokenizer: str | os.PathLike[str] | None = None,
     dtype: Any = "auto",
     device: Any = "auto",
+    precision: str | None = None,
     revision: str | None = None,
     torch_dtype: Any = None,
     **defaults: Any,
@@ -60,7 +61,8 @@ def pipeline(
 
     `defaults` are options of every call.
 
-    `tokenizer` is the folder or repo id of another one than the model's own; `torch_dtype` is the old name of `dtype`.
+    `tokenizer` is the folder or repo id of another one than the model's own; `precision` is that of `triarch.load`, and
+    `torch_dtype` the old name of `dtype`.
 
     Names, arguments and answers are those of the reference library's 4.57 pipelines. Raises NotFound for an unknown
     task, Unsupported for a model whose head cannot do it, and what `load` raises.
@@ -75,9 +77,10 @@ def pipeline(
 
     if not isinstance(model, Network):
         dtype = dtype if torch_dtype is None else torch_dtype
-        model = made.load(
-            starters.resolve("translation" if pair else task, model), dtype=dtype, device=device, revision=revision
-        )
+        folder = starters.resolve("translation" if pair else task, model)
+        model = made.load(folder, dtype=dtype, device=device, precision=precision, revision=revision)
+    elif precision is not None:
+        raise InvalidInput("precision is chosen when a model is loaded, and this one is; give it to triarch.load")
     if tokenizer is not None:
         model.processor = model.family.reads.load(hub.find(tokenizer), model.config)
     return made(model, **defaults)

@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from triarch.checks import fits, kinds
 from triarch.data.inputs import read_rows
+from triarch.engine import budgets
 from triarch.errors import InvalidInput, LimitExceeded, TriarchError, Unsupported, show
 from triarch.suggest import did_you_mean
 from triarch.tasks._options import Options, Shared
@@ -32,9 +33,7 @@ if TYPE_CHECKING:  # a task's options can be listed, and completed in a shell, w
     from triarch.family import Network
     from triarch.inputs.text.processor import TextProcessor
 
-BATCH_TOKENS = {"cpu": 1024, "cuda": 65_536}  # with padding; on a CPU larger batches fall out of its caches
-CHUNK_INPUTS = 8192  # that many inputs are read ahead and sorted by length, or READ_AHEAD batches' worth,
-WAIT = 0.1  # or, of a source that takes longer than that many seconds for them, those that are there
+WAIT = 0.1  # seconds that inputs are collected for from a slow source before those that are there are answered
 PROGRESS_DELAY = 2.0  # seconds before a bar appears
 
 
@@ -66,7 +65,7 @@ class Task:
     NEEDS: ClassVar[tuple[type, ...]] = ()  # kinds of scores that serve, of `kinds`; none: any head
     INPUT: ClassVar[str] = "text"  # the name under which a row of a file holds the input
     OPTIONS: ClassVar[type[Shared]] = Options
-    READ_AHEAD: ClassVar[int] = 32
+    READ_AHEAD: ClassVar[int] = budgets.BATCHES_AHEAD
 
     def __init__(self, model: Network, **defaults: Any):
         if self.NEEDS and model.kind not in self.NEEDS:
@@ -86,9 +85,9 @@ class Task:
     @classmethod
     def load(cls, model: str | os.PathLike[str], **options: Any) -> Network:
         """A model that the task alone holds, with the head that it needs. Arguments and errors as of `triarch.load`."""
-        from triarch import checkpoint
+        from triarch.engine.prepare import load
 
-        return checkpoint.load(model, scores=cls.NEEDS, **options)
+        return load(model, scores=cls.NEEDS, **options)
 
     def read(self, given: Any, options: Any) -> Any:
         """One input as a user gives it -> one row. Raises InvalidInput."""
@@ -191,7 +190,7 @@ class Task:
     def _chunks(self, inputs: Iterable[Any], options: Any) -> Iterator[list[Job | TriarchError]]:
         """Inputs to be answered together: as many as make good batches, but from a slow source none has to wait."""
         chunk: list[Job | TriarchError] = []
-        tokens, most = 0, CHUNK_INPUTS if isinstance(inputs, Sized) else 1
+        tokens, most = 0, budgets.INPUTS_AHEAD if isinstance(inputs, Sized) else 1
         start = time.monotonic()
         for given in inputs:
             try:
@@ -203,7 +202,7 @@ class Task:
             if tokens >= self.READ_AHEAD * self.budget() or len(chunk) >= most:
                 slow = time.monotonic() - start > WAIT
                 yield chunk
-                most = 1 if slow else min(2 * most, CHUNK_INPUTS)
+                most = 1 if slow else min(2 * most, budgets.INPUTS_AHEAD)
                 chunk, tokens, start = [], 0, time.monotonic()
         if chunk:
             yield chunk
@@ -250,7 +249,7 @@ class Task:
 
     def budget(self) -> int:
         """Tokens of a batch."""
-        return BATCH_TOKENS.get(next(self.model.parameters()).device.type, BATCH_TOKENS["cpu"])
+        return budgets.READING.of(self.model)
 
     # A helper that most tasks call from `prepare`
 

@@ -12,6 +12,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from triarch import limits
+from triarch.engine import budgets
 from triarch.errors import InvalidInput, TriarchError
 from triarch.generation.settings import NEW_TOKENS, RENAMED, WRITES, Settings, make
 from triarch.tasks import _options
@@ -20,8 +21,6 @@ from triarch.tasks._base import Job, Task
 if TYPE_CHECKING:
     from triarch.family import Network
     from triarch.generation.rows import Generated
-
-BATCH_TOKENS = {"cpu": 8192, "cuda": 262_144}  # of prompts and answers, that is, of the cache
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,16 +56,7 @@ class Generating(Task):
 
     NEEDS: ClassVar[tuple[type, ...]] = WRITES
     OPTIONS: ClassVar[type[Any]] = Options
-    READ_AHEAD = 4
-
-    @classmethod
-    def load(cls, model: str | os.PathLike[str], **options: Any) -> Network:
-        """As decoding on a CPU is fastest: with its linear layers packed."""
-        from triarch.engine.packed import pack
-
-        loaded = super().load(model, **options)
-        pack(loaded)
-        return loaded
+    READ_AHEAD = budgets.WRITTEN_AHEAD
 
     def __init__(self, model: Network, **defaults: Any):
         self.assistants: dict[str, Network] = {}
@@ -94,7 +84,7 @@ class Generating(Task):
         return sum(_cost(prompt, options) for prompt in self.prompts(job))
 
     def budget(self) -> int:
-        return BATCH_TOKENS.get(next(self.model.parameters()).device.type, BATCH_TOKENS["cpu"])
+        return budgets.WRITING.of(self.model)
 
     def outputs(self, jobs: list[Job], options: Options, bar: Any) -> Sequence[list[list[Generated]] | TriarchError]:
         """The sequences of each of a job's prompts; those of like length run together, and one that fails does so

@@ -17,6 +17,7 @@ import torch
 
 from triarch import __version__, checkpoint
 from triarch.data.rows import Rows
+from triarch.engine.prepare import load
 from triarch.errors import InvalidInput, show
 from triarch.kinds import Features
 from triarch.layers import low_rank
@@ -78,7 +79,7 @@ def evaluate(settings: Settings, rows: Any, note: Callable[[str], None]) -> dict
     with tempfile.TemporaryDirectory(prefix="triarch-") as folder:
         made, data, _ = plan.material(settings, note, rows, None)
         assert settings.model is not None
-        network = checkpoint.load(settings.model, scores=(made.SCORES,), dtype="float32", device=settings.device)
+        network = load(settings.model, scores=(made.SCORES,), dtype="float32", device=settings.device)
         _check_problem(network.config.extra.get("problem_type"), made)
         objective = make_objective(settings, made, network)
         if isinstance(data, Rows):

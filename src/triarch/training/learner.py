@@ -19,14 +19,12 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from triarch.data import seeds
+from triarch.engine import budgets
 from triarch.engine.batches import token_batches
 from triarch.errors import TriarchError
 from triarch.family import Network
 from triarch.objectives._base import Example, Objective
 from triarch.training import writing
-
-MICRO_TOKENS = {"cpu": 1024, "cuda": 32_768}  # with padding; on a CPU larger pieces fall out of its caches
-CHUNK = 4096  # examples that a measurement sorts by length at a time
 
 Result = TypeVar("Result")
 
@@ -66,7 +64,7 @@ class Learner:
         """`whole`: rows of a batch in measuring, where they depend on each other."""
         self.model, self.objective, self.bfloat16, self.whole, self.note = model, objective, bfloat16, whole, note
         self.device = next(model.parameters()).device
-        self.micro_tokens = micro_tokens or MICRO_TOKENS.get(self.device.type, MICRO_TOKENS["cpu"])
+        self.micro_tokens = micro_tokens or budgets.LEARNING.on(self.device.type)
 
     @property
     def machine(self) -> dict[str, Any]:
@@ -133,7 +131,7 @@ class Learner:
         sums: dict[str, float] = {}
         counts: dict[str, float] = {}
         outcomes: list[Any] = []
-        chunk = self.whole if self.objective.WHOLE else CHUNK
+        chunk = self.whole if self.objective.WHOLE else budgets.EXAMPLES_AHEAD
         with evaluating(self.model), torch.inference_mode(), self._autocast():
             edges = [*range(0, len(source), chunk), len(source)]
             if len(edges) > 2 and edges[-1] - edges[-2] < self.objective.least:

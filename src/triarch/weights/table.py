@@ -262,12 +262,12 @@ def _put(places: list[tuple[nn.Module, str]], tensor: Tensor) -> None:
 
 def export(model: nn.Module, layout: Layout) -> dict[str, Tensor]:
     """The inverse: what a checkpoint file should hold. Loading it gives back `model`."""
-    ours = parameters(model)
+    held = model.state_dict()
+    ours = {name: held[name] for name, _ in (*model.named_parameters(), *model.named_buffers()) if name in held}
     slices: dict[Stored, list[Tensor]] = defaultdict(list)
     for name in sorted(ours, key=lambda name: layout.find(name).part):
         row = layout.find(name)
-        held = ours[name].detach()
-        slices[replace(row, part=0)].append(held.to_dense() if held.is_mkldnn else held)
+        slices[replace(row, part=0)].append(ours[name])
     tensors = {row.name: row.write(parts) for row, parts in slices.items()}
     tensors |= {row.copy: tensors[row.name].clone() for row in slices if row.copy}
     if all(name.startswith(layout.trunk) for name in tensors):  # the trunk alone is saved without its prefix
