@@ -94,6 +94,8 @@ def _run(
 
 def _answers(task: "Task", inputs: Iterable[Any], given: dict[str, Any]) -> Iterator[tuple[Any, Any]]:
     """Answers or errors, each with the id that its input brought, else with its number."""
+    from triarch.tasks._base import progress
+
     ids: deque[Any] = deque()  # of inputs that were read and not answered yet
 
     def noted() -> Iterator[Any]:
@@ -101,5 +103,6 @@ def _answers(task: "Task", inputs: Iterable[Any], given: dict[str, Any]) -> Iter
             ids.append(row.get("id", number) if isinstance(row, dict) else number)
             yield row
 
-    for answer in task.stream(noted(), task.options(given)):
-        yield ids.popleft(), answer
+    with progress(inputs) as bar:
+        for answer in task.stream(noted(), task.options(given), done=bar.update):
+            yield ids.popleft(), answer

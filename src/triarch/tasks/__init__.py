@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
 import pkgutil
 import re
@@ -80,5 +81,6 @@ def pipeline(
             starters.resolve("translation" if pair else task, model), dtype=dtype, device=device, revision=revision
         )
     if tokenizer is not None:
+        model = copy.copy(model)  # with the same weights; who else holds the model keeps its own tokenizer
         model.processor = load_processor(hub.find(tokenizer), model.family, model.config)
     return made(model, **defaults)
