@@ -30,7 +30,7 @@ def echo(made, monkeypatch):
     def written(found, options):
         return found.text
 
-    def outputs(jobs, options, bar):
+    def outputs(jobs, options, done, cancelled):
         return [
             [
                 [Generated([7, 8], piece.text.upper(), "stop")] * options.num_return_sequences
@@ -115,7 +115,7 @@ def test_truncation_keeps_the_beginning_and_says_what_it_dropped(model):
 
 def test_a_long_text_is_refused_on_request(model):
     made = task("text2text-generation", model)
-    with pytest.raises(LimitExceeded, match=r'the text has [\d,]+ tokens, the model takes 64; use long="window"'):
+    with pytest.raises(LimitExceeded, match=r'the input has [\d,]+ tokens, at most 64 fit; use long="window"'):
         made(PAGE, long="error", **FEW)
     assert made(ADA, long="error", **FEW) == made(ADA, **FEW)
 
@@ -140,13 +140,13 @@ def test_a_character_that_does_not_fit_is_refused(model):
 
 
 def test_more_source_tokens_than_the_model_takes_are_refused(model):
-    with pytest.raises(InvalidInput, match="max_source_tokens is 65, the model takes 1 to 64; ask for as many"):
+    with pytest.raises(InvalidInput, match="max_source_tokens is 65, the model takes 64 tokens; ask for 1 to 64"):
         task("summarization", model)(ADA, max_source_tokens=65)
 
 
 def test_too_many_pieces_are_refused(model, monkeypatch):
     monkeypatch.setattr(limits, "WINDOWS", 5)
-    with pytest.raises(LimitExceeded, match=r"the text makes \d+ pieces, over 5; split it into several texts"):
+    with pytest.raises(LimitExceeded, match=r"the input makes \d+ windows, over 5; split it"):
         task("summarization", model)(PAGE)
 
 
