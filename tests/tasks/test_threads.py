@@ -31,7 +31,10 @@ KINDS = {
     "text-classification": ("bert-labels", [(text, {"top_k": None}) for text in TEXTS]),
     "token-classification": ("roberta-tags", [(text, {"aggregation_strategy": "simple"}) for text in TEXTS]),
     "zero-shot-classification": ("bert-nli", [(text, LABELS) for text in TEXTS]),
-    "text-generation": ("gpt2", [*((text, GREEDY) for text in TEXTS[:2]), (TEXTS[0], {"seed": 3, "max_new_tokens": 6})]),
+    "text-generation": (
+        "gpt2",
+        [*((text, GREEDY) for text in TEXTS[:2]), (TEXTS[0], {"seed": 3, "max_new_tokens": 6})],
+    ),
     "text2text-generation": ("t5", [(text, GREEDY) for text in TEXTS]),
     "summarization": ("bart", [(text, GREEDY | {"min_length": 0}) for text in TEXTS[:2]]),
     "translation": ("marian", [(text, GREEDY) for text in TEXTS[:2]]),
@@ -137,7 +140,6 @@ def test_a_stream_ends_when_it_is_cancelled():
     answers = made.stream((text for text in TEXTS * 100), made.options({}), cancelled=lambda: len(seen) >= 3)
     seen.extend(next(answers) for _ in range(3))
     assert list(answers) == []
-
 
 
 def test_no_batch_is_begun_after_a_stream_is_cancelled(monkeypatch):
