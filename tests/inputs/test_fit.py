@@ -43,7 +43,7 @@ def test_pieces_are_no_larger_than_the_model_takes(wanted):
 
 
 def test_what_is_too_long_is_refused_by_its_name():
-    with pytest.raises(LimitExceeded, match="^the clip has 1,200 frames, at most 300 fit; split it$"):
+    with pytest.raises(LimitExceeded, match=r"^the clip has 1,200 frames, at most 300 fit; split it$"):
         Fit(name="the clip", advice="split it").refuse(1200, 300, "frames")
 
 

@@ -1,4 +1,4 @@
-"""A task on another medium than text: a made-up one, waves of numbers, with nothing but `read` and `answer` of its own."""
+"""A task on a made-up medium, waves of numbers, with nothing of its own but its answer and its options."""
 
 import json
 from dataclasses import dataclass
@@ -37,11 +37,8 @@ class Waves:
         if fit.strategy == "error":
             fit.refuse(len(item), most, "numbers")
         parts, dropped = cut(len(item), most, stride, fit.strategy)
-        spans = [range(len(item))[part] for part in parts]
-        return [
-            Piece(item[part], len(s), (s.start, s.stop), len(item), dropped)
-            for part, s in zip(parts, spans, strict=True)
-        ]
+        spans = [(part.indices(len(item))[:2]) for part in parts]
+        return [Piece(item[a:b], b - a, (a, b), len(item), dropped) for a, b in spans]
 
     def collate(self, pieces):
         longest = max(piece.cost for piece in pieces)
