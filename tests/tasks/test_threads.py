@@ -17,6 +17,7 @@ LONG = " ".join(tiny.SENTENCES * 2)
 TEXTS = ["What a lovely day!", tiny.SENTENCES[1], LONG, "No"]
 CORPORA = [tiny.SENTENCES[:4], tiny.SENTENCES[4:9]]
 GREEDY = {"do_sample": False, "max_new_tokens": 6}
+CHAT = [{"role": "user", "content": "What a lovely day!"}]
 LABELS = {"candidate_labels": ["sports", "politics"]}
 
 # By task: the model, and inputs with their options
@@ -31,10 +32,7 @@ KINDS = {
     "text-classification": ("bert-labels", [(text, {"top_k": None}) for text in TEXTS]),
     "token-classification": ("roberta-tags", [(text, {"aggregation_strategy": "simple"}) for text in TEXTS]),
     "zero-shot-classification": ("bert-nli", [(text, LABELS) for text in TEXTS]),
-    "text-generation": (
-        "gpt2",
-        [*((text, GREEDY) for text in TEXTS[:2]), (TEXTS[0], {"seed": 3, "max_new_tokens": 6})],
-    ),
+    "text-generation": ("gpt2-chat", [(TEXTS[0], GREEDY), (CHAT, GREEDY), (CHAT, {"seed": 3, "max_new_tokens": 6})]),
     "text2text-generation": ("t5", [(text, GREEDY) for text in TEXTS]),
     "summarization": ("bart", [(text, GREEDY | {"min_length": 0}) for text in TEXTS[:2]]),
     "translation": ("marian", [(text, GREEDY) for text in TEXTS[:2]]),

@@ -81,7 +81,8 @@ class Task:
             )
         if model.processor is None:
             raise Unsupported(
-                "the checkpoint has no tokenizer; put tokenizer.json or the vocabulary beside the weights"
+                "the checkpoint has no tokenizer or image processor; put tokenizer.json, the vocabulary or "
+                "preprocessor_config.json beside the weights"
             )
         self.model = model
         self.processor: Any = model.processor  # a `Processor`; tasks of one medium know which

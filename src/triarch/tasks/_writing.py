@@ -45,7 +45,6 @@ class Options(_generating.Options):
 class Piece:
     """A part of the input that is written from by itself."""
 
-    before: str  # white space that stands before it
     text: str
     encoding: Encoding  # with the prefix and the special tokens
     start: int = 0  # where it stands in the input
@@ -59,8 +58,8 @@ class Piece:
 class Document:
     """Notes of a job."""
 
-    pieces: list[Piece]
-    after: str = ""  # white space at the end
+    text: str  # the input
+    pieces: list[Piece]  # all of it but white space between them
 
 
 class Writing(Generating):
@@ -185,31 +184,25 @@ class Writing(Generating):
             Fit().refuse(len(self.encoded(text, options)), most)
         if options.strategy == "truncate":
             window, dropped = self.reader(options).cut(options.prefix + text, max_tokens=most)
-            return Document([Piece("", text, window)]), dropped
+            return Document(text, [Piece(text, window)]), dropped
 
         def size(part: str) -> int:
             return max(len(self.encoded(part.strip(), options)) - around, 0)
 
-        pieces, place, before = list[Piece](), 0, ""
+        pieces, place = list[Piece](), 0
         for part in self.split(text, size, most - around, options):
-            stripped = part.strip()
-            if not stripped:
-                before += part
-            else:
-                lead = part[: len(part) - len(part.lstrip())]
+            if stripped := part.strip():
                 encoding = self.encoded(stripped, options)
                 if len(encoding) > most:
                     raise LimitExceeded(
                         f"{show(stripped)!r} alone has {len(encoding):,} tokens with what stands around it, {most:,} "
                         "fit; raise max_source_tokens, or shorten the prefix"
                     )
-                pieces.append(Piece(before + lead, stripped, encoding, place + len(lead)))
-                before = part[len(lead) + len(stripped) :]
+                pieces.append(Piece(stripped, encoding, place + part.index(stripped)))
             place += len(part)
-        if len(pieces) == 1:  # a text that fits is read to the letter, as the reference reads it
-            only = Piece("", text, self.encoded(text, options))
-            return (Document([only]), 0) if len(only.encoding) <= most else (Document(pieces, before), 0)
-        return Document(pieces, before), 0
+        if len(pieces) == 1 and len(whole := self.encoded(text, options)) <= most:
+            pieces = [Piece(text, whole)]  # a text that fits is read to the letter, as the reference reads it
+        return Document(text, pieces), 0
 
 
 def _joined(lists: list[list[Any] | None]) -> list[Any] | None:

@@ -230,7 +230,7 @@ class TextProcessor:
             check_text(one)
         return text, pair
 
-    def pieces(self, item: Item, fit: Fit, *, parse_special: bool = True) -> list[Piece]:
+    def pieces(self, item: Item, fit: Fit) -> list[Piece]:
         """Encodings of a text, or of a text and its pair.
 
         Windows run over one side (`fit.side`) and each holds the other side whole. Where that leaves them less than a
@@ -242,7 +242,7 @@ class TextProcessor:
         refused, and where truncation leaves nothing of one side; and what `encode` raises.
         """
         (most, shared), (text, pair) = fit.sizes(self.max_tokens), item
-        first, second = self._encode(text, pair, parse_special)
+        first, second = self._encode(text, pair)
         sizes = (len(first), len(second) if second else 0)
         specials, least = self._framing.num_special_tokens_to_add(pair is not None), 1 if pair is None else 2
         room, stride, keep = most - specials, 0, sizes
@@ -293,24 +293,16 @@ class TextProcessor:
         max_tokens: int | None = None,
         stride: int = 0,
         side: str = "auto",
-        parse_special: bool = True,
     ) -> list[Encoding]:
         """Encodings of at most `max_tokens` that together lose nothing, as `pieces` makes them."""
         fit = Fit(most=self._most(max_tokens), stride=stride, side=side)
-        return [piece.content for piece in self.pieces((text, pair), fit, parse_special=parse_special)]
+        return [piece.content for piece in self.pieces((text, pair), fit)]
 
     def cut(
-        self,
-        text: Text,
-        pair: Text | None = None,
-        *,
-        max_tokens: int | None = None,
-        side: str = "auto",
-        parse_special: bool = True,
+        self, text: Text, pair: Text | None = None, *, max_tokens: int | None = None, side: str = "auto"
     ) -> tuple[Encoding, int]:
         """The beginning of a text that fits, as `pieces` makes it, and how many tokens were dropped."""
-        fit = Fit(strategy="truncate", most=self._most(max_tokens), side=side)
-        (piece,) = self.pieces((text, pair), fit, parse_special=parse_special)
+        (piece,) = self.pieces((text, pair), Fit(strategy="truncate", most=self._most(max_tokens), side=side))
         return piece.content, piece.dropped
 
     def frame(self, first: Sequence[int], second: Sequence[int] | None = None) -> tuple[list[int], list[int]]:
@@ -488,7 +480,7 @@ class TextProcessor:
         made.pre_tokenizer = self._found.cut
         return made
 
-    def _encode(self, text: Text, pair: Text | None, parse_special: bool) -> tuple[Encoding, Encoding | None]:
+    def _encode(self, text: Text, pair: Text | None, parse_special: bool = True) -> tuple[Encoding, Encoding | None]:
         """Both texts on their own, without special tokens around them."""
         for given in (text,) if pair is None else (text, pair):
             check_text(given)
