@@ -1,4 +1,4 @@
-"""What turns raw input into what a model sees, whatever the medium: the protocol of every checkpoint's processor.
+"""What turns raw input into what a model sees: the protocol of every checkpoint's processor, whatever the medium.
 
 item = processor.read(given)          # one checked input
 pieces = processor.pieces(item, fit)  # what the model sees of it: the whole, or windows, tiles, stretches
