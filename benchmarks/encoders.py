@@ -118,7 +118,8 @@ def measure_encode(who: str, folder: Path, texts: list[str]) -> dict:
 
         embed = triarch.pipeline("embedding", folder, long="truncate")
         encode = lambda: embed(texts)  # noqa: E731
-        tokens = sum(len(embed.windows(text, None, embed.options({"max_length": 256})).windows[0]) for text in texts)
+        options = embed.options({"max_length": 256})
+        tokens = sum(embed.prepare(text, options).pieces[0].cost for text in texts)
         vectors = encode()
         return {"seconds": best(encode), "tokens": tokens, "checksum": float(sum(v[0] for v in vectors))}
     import transformers

@@ -376,7 +376,7 @@ def test_too_many_windows_are_refused_before_they_are_made(bert, monkeypatch):
 
 
 def test_text_over_the_limit_is_refused_unless_a_cut_is_asked_for(bert):
-    with pytest.raises(LimitExceeded, match=r"\d+ tokens where 64 fit; take it in windows\(\), or cut it"):
+    with pytest.raises(LimitExceeded, match=r"\d+ tokens, at most 64 fit; take it in windows\(\), or cut it"):
         bert(LONG)
     assert bert(LONG, truncation=True)["input_ids"].shape == (1, 64)
     assert bert([LONG, "a"], ["a", LONG], truncation=True, max_length=9)["input_ids"].shape == (2, 9)

@@ -103,7 +103,7 @@ def test_windows_of_a_row_have_one_answer_by_length(processor):
     logits = torch.randn(len(examples), 3, generator=torch.Generator().manual_seed(3))
     count = (len(examples) - 1) // 2
     logits[count:-1] = logits[:count]
-    outcomes = made.outcomes(triarch.family.LabelScores(logits), batch)
+    outcomes = made.outcomes(triarch.kinds.LabelScores(logits), batch)
     found = by_row(outcomes[::-1])
     assert sorted(map(len, found)) == [1, count, count]
     weights = [example.length for example in examples[:count]]
@@ -132,7 +132,7 @@ def test_a_label_that_is_no_number(label, processor):
 def test_regression_measures_what_metrics_do(processor):
     made = Regression(processor)
     examples = [e for row in ROWS["regression"] for e in made.examples(row)]
-    scores = triarch.family.LabelScores(torch.tensor([[2.0], [-2.0], [1.25]]))
+    scores = triarch.kinds.LabelScores(torch.tensor([[2.0], [-2.0], [1.25]]))
     found = made.measure(made.outcomes(scores, made.batch(examples)))
     right, said = [2.5, -1.0, 0.25], [2.0, -2.0, 1.25]
     assert found["pearson"] == pytest.approx(metrics.pearson(right, said))
@@ -144,7 +144,7 @@ def test_multi_label_counts_each_decision(processor):
     examples = [e for row in ROWS["multi-label"] for e in made.examples(row)]
     batch = made.batch(examples)
     logits = torch.tensor([[-1.0, 2.0, -3.0, 1.0], [-1.0, -1.0, -1.0, 1.0], [1.0, 1.0, -1.0, -1.0]])
-    found = made.measure(made.outcomes(triarch.family.LabelScores(logits), batch))
+    found = made.measure(made.outcomes(triarch.kinds.LabelScores(logits), batch))
     assert batch.counts == {"multi-label": 12}
     assert batch.targets["label"].tolist() == [[0, 1, 0, 1], [0, 0, 0, 0], [1, 0, 0, 0]]
     assert found == pytest.approx({"f1_micro": 6 / 8, "f1_macro": (1 + 2 / 3 + 0 + 2 / 3) / 4, "accuracy": 1 / 3})

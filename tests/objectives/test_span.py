@@ -78,7 +78,7 @@ def span_scores(batch, wanted, null):
     for row, (begin, stop, score) in enumerate(wanted):
         start[row, begin] = end[row, stop] = score / 2
     start[:, 0] = end[:, 0] = torch.tensor(null) / 2
-    return triarch.family.SpanScores(start, end)
+    return triarch.kinds.SpanScores(start, end)
 
 
 def test_the_best_span_of_all_windows_answers(processor):
@@ -124,7 +124,7 @@ def test_spans_stay_in_the_context_and_within_their_length(processor):
     last = place.first + len(place.offsets) - 1
     start, end = torch.zeros(2, 1, examples[0].length)
     start[0, 1], end[0, 2], start[0, place.first], end[0, last], end[0, -1] = 9, 9, 5, 5, 9
-    (outcome,) = made.outcomes(triarch.family.SpanScores(start, end), batch)
+    (outcome,) = made.outcomes(triarch.kinds.SpanScores(start, end), batch)
     assert outcome.score == 5
     assert outcome.text in ("Ada", "Ada Lovelace", ".", "program.")
 

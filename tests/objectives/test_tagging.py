@@ -73,7 +73,7 @@ def test_a_long_sentence_is_measured_like_a_short_one():
     examples = made.examples({"tokens": words, "tags": tags})
     batch = made.batch(examples)
     said = torch.randint(0, 5, batch.targets["tags"].shape, generator=torch.Generator().manual_seed(0))
-    scores = triarch.family.TokenScores(F.one_hot(said, 5).float())
+    scores = triarch.kinds.TokenScores(F.one_hot(said, 5).float())
     by_word = {
         number: TAGS[said[row, place]]
         for row, example in enumerate(examples)
@@ -103,7 +103,7 @@ def test_a_word_without_tokens_is_measured_as_o():
     examples = made.examples({"tokens": ["Ada", "\u0085", "lived"], "tags": ["B-PER", "B-LOC", "O"]})
     assert examples[0].note.numbers == [0, 2]
     logits = F.one_hot(torch.tensor([[0, 1, 0, 0]]), 5).float()
-    found = made.measure(made.outcomes(triarch.family.TokenScores(logits), made.batch(examples)))
+    found = made.measure(made.outcomes(triarch.kinds.TokenScores(logits), made.batch(examples)))
     assert found["accuracy"] == pytest.approx(2 / 3)
     assert found["recall"] == 0.5
     with pytest.raises(InvalidInput, match="the tokenizer leaves nothing"):
@@ -135,7 +135,7 @@ def test_tags_that_are_no_entities_are_measured_one_by_one(processor):
     made = Tagging(processor, labels=["NOUN", "VERB"])
     examples = made.examples({"tokens": ["Ada", "lived"], "tags": ["NOUN", "VERB"]})
     logits = F.one_hot(torch.tensor([[0, 0, 0, 0]]), 2).float()
-    found = made.measure(made.outcomes(triarch.family.TokenScores(logits), made.batch(examples)))
+    found = made.measure(made.outcomes(triarch.kinds.TokenScores(logits), made.batch(examples)))
     assert found == pytest.approx({"f1": (2 / 3 + 0) / 2, "accuracy": 0.5})
 
 

@@ -56,10 +56,11 @@ def test_a_long_text_is_read_whole_in_windows_that_hold_the_template(classify):
     processor = classify.processor
     ids = processor.encode(LONG).ids
     sentence = processor.encode("\nThis example is").ids
-    assert len(job.windows) > 3
-    assert all(window.ids[-len(sentence) :] == sentence for window in job.windows)
-    assert all(len(window) <= 64 for window in job.windows)
-    parts = [window.ids[: -len(sentence)] for window in job.windows]
+    windows = job.contents
+    assert len(windows) > 3
+    assert all(window.ids[-len(sentence) :] == sentence for window in windows)
+    assert all(len(window) <= 64 for window in windows)
+    parts = [window.ids[: -len(sentence)] for window in windows]
     assert parts[0] + [token for part in parts[1:] for token in part[3:]] == ids
     coverage = classify(LONG, coverage=True)["coverage"]
     assert coverage["seen"] == coverage["tokens"] == len(ids)
@@ -69,7 +70,7 @@ def test_a_long_text_is_cut_or_refused_when_asked_for(classify):
     coverage = classify(LONG, truncation=True, coverage=True)["coverage"]
     assert coverage["seen"] < 64 < coverage["tokens"]
     assert coverage["strategy"] == "truncate"
-    with pytest.raises(LimitExceeded, match=r'tokens, the model takes 64; use long="window"'):
+    with pytest.raises(LimitExceeded, match=r'tokens, at most 64 fit; use long="window"'):
         classify(LONG, long="error")
 
 

@@ -14,6 +14,7 @@ import triarch
 from answers import assert_same
 from encoders import DENSE, sentence_encoder
 from triarch.errors import InvalidInput, LimitExceeded, NotFound, TriarchError, Unsupported
+from triarch.inputs.fit import Fit
 from triarch.tasks import tasks
 from triarch.tasks.question_answering import QuestionAnswering
 
@@ -221,7 +222,7 @@ def test_truncation_is_counted(task):
 
 @pytest.mark.parametrize("task", TASK_MODELS)
 def test_a_long_input_can_be_refused(task):
-    with pytest.raises(LimitExceeded, match=r'tokens, the model takes 64; use long="window"'):
+    with pytest.raises(LimitExceeded, match=r'tokens, at most 64 fit; use long="window"'):
         make(task)(row(task, long_text(400)), long="error")
 
 
@@ -246,10 +247,11 @@ def test_20_000_words_are_classified_whole():
 
 def test_a_long_text_gets_the_mean_of_its_windows_by_length():
     text, model = long_text(100), tiny.load("bert-labels")
-    windows = model.processor.windows(text)
+    pieces = model.processor.pieces((text, None), Fit())
     with torch.no_grad():
-        logits = np.concatenate([model(**model.processor.collate([window])).logits.numpy() for window in windows])
-    mean = (logits * [[len(window)] for window in windows]).sum(0) / sum(map(len, windows))
+        logits = np.concatenate([model(**model.processor.collate([piece])).logits.numpy() for piece in pieces])
+    sizes = [[piece.cost] for piece in pieces]
+    mean = (logits * sizes).sum(0) / np.sum(sizes)
     found = make("text-classification")(text, top_k=None, function_to_apply="none")
     assert [one["score"] for one in found] == pytest.approx(sorted(mean.tolist(), reverse=True), abs=1e-5)
 
@@ -293,10 +295,10 @@ def context_of(windows, stride):
 @pytest.mark.parametrize("stride", [0, 1, 7, 16, 40])
 def test_a_token_gets_its_vector_from_the_window_with_most_context(stride):
     text, model = long_text(120), tiny.load("bert")
-    windows = model.processor.windows(text, stride=stride)
-    vectors = [model.features(**model.processor.collate([window]))[0].detach().numpy() for window in windows]
+    pieces = model.processor.pieces((text, None), Fit(stride=stride))
+    vectors = [model.features(**model.processor.collate([piece]))[0].detach().numpy() for piece in pieces]
     found = np.array(make("feature-extraction")(text, stride=stride)[0])[1:-1]
-    for vector, places in zip(found, context_of(windows, stride), strict=True):
+    for vector, places in zip(found, context_of([piece.content for piece in pieces], stride), strict=True):
         most = max(places)[0]
         best = [vectors[number][i] for context, number, i in places if context >= most - 1]  # ties go either way
         assert min(abs(vector - one).max() for one in best) < 1e-5
@@ -305,9 +307,9 @@ def test_a_token_gets_its_vector_from_the_window_with_most_context(stride):
 class Finder(QuestionAnswering):
     """Finds one word, whatever the question: a model that nothing but the windows could fail."""
 
-    def compute(self, batch, windows, options):
+    def compute(self, batch, pieces, options):
         wanted = self.processor.id("mask_token")
-        return [np.tile(np.where(np.array(window.ids) == wanted, 9.0, 0.0), (2, 1)) for window in windows]
+        return [np.tile(np.where(np.array(piece.content.ids) == wanted, 9.0, 0.0), (2, 1)) for piece in pieces]
 
 
 @pytest.mark.parametrize("place", [0, 1, 9_999, 19_998, 19_999])
@@ -329,8 +331,9 @@ def test_every_word_of_a_long_context_is_read():
 
 def test_a_mask_at_the_end_of_a_long_text_is_guessed_in_its_last_window():
     text, model = long_text(300) + " [MASK]", tiny.load("bert-words")
-    last = model.processor.windows(text, stride=32)[-1]
-    logits = model(**model.processor.collate([last])).logits[0, last.ids.index(model.processor.id("mask_token"))]
+    last = model.processor.pieces((text, None), Fit(stride=32))[-1]
+    place = last.content.ids.index(model.processor.id("mask_token"))
+    logits = model(**model.processor.collate([last])).logits[0, place]
     best = logits.softmax(-1).max().item()
     assert make("fill-mask")(text, batch_size=1)[0]["score"] == pytest.approx(best, abs=1e-5)
 
@@ -343,7 +346,7 @@ def test_masks_of_a_long_text_are_guessed_once_each():
 def test_a_long_pair_keeps_the_hypothesis_whole_in_each_window():
     made = make("zero-shot-classification")
     job = made.prepare(long_text(200), made.options({}))
-    hypotheses = [tuple(itertools.compress(w.ids, [s == 1 for s in w.sequence_ids])) for w in job.windows]
+    hypotheses = [tuple(itertools.compress(w.ids, [s == 1 for s in w.sequence_ids])) for w in job.contents]
     assert len(set(hypotheses)) == 2  # that of each label
 
 

@@ -123,7 +123,12 @@ def test_prompts_run_together(make, monkeypatch):
     from triarch.generation import call
 
     sizes, answers = [], call.answers
-    monkeypatch.setattr(call, "answers", lambda model, ids, *_: [sizes.append(len(ids)), answers(model, ids, *_)][1])
+
+    def counted(model, ids, *more, **named):
+        sizes.append(len(ids))
+        return answers(model, ids, *more, **named)
+
+    monkeypatch.setattr(call, "answers", counted)
     make()(PROMPTS, **GREEDY)
     make()(PROMPTS, batch_size=2, **GREEDY)
     assert sizes == [5, 2, 2, 1]
@@ -176,10 +181,10 @@ def test_one_of_a_batch_that_fails_is_found(make, model, monkeypatch):
 
     fatal, answers = ids_of(model, "Who wrote the book?"), call.answers
 
-    def failing(model, prompts, options):
+    def failing(model, prompts, options, **named):
         if fatal in prompts:
             raise InvalidInput("not this one")
-        return answers(model, prompts, options)
+        return answers(model, prompts, options, **named)
 
     made = make(**GREEDY)
     wanted = made(PROMPTS)
@@ -194,9 +199,8 @@ def test_one_of_a_batch_that_fails_is_found(make, model, monkeypatch):
 
 def test_a_prompt_that_leaves_no_room_is_refused(make, model):
     size = len(ids_of(model, LONG))
-    with pytest.raises(
-        LimitExceeded, match=rf'^prompt has {size} tokens and 8 are to follow, .* 64 in all; .*"window"'
-    ):
+    refusal = rf'^the prompt has {size} tokens, at most 56 fit; 8 are to follow, .*"window"'
+    with pytest.raises(LimitExceeded, match=refusal):
         make()(LONG, **GREEDY)
 
 

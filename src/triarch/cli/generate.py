@@ -87,7 +87,7 @@ def _prompts(model: "Network", rows: Iterable[Any], chat: bool, system: str | No
 
 
 def _prompt(model: "Network", row: Any, chat: bool, system: str | None) -> Any:
-    from triarch.tasks._base import text_of
+    from triarch.inputs.text.given import text_of
 
     if not chat:
         return text_of(row, "text", "prompt")

@@ -102,6 +102,8 @@ def _run(
 
 def _answers(task: "Task", inputs: Iterable[Any], given: dict[str, Any]) -> Iterator[tuple[Any, Any, Any]]:
     """For each input its id (or its number if it has none), the input, and its answer or error."""
+    from triarch.tasks._base import progress
+
     waiting: deque[tuple[Any, Any]] = deque()  # ids and inputs read but not yet answered
 
     def noted() -> Iterator[Any]:
@@ -109,8 +111,9 @@ def _answers(task: "Task", inputs: Iterable[Any], given: dict[str, Any]) -> Iter
             waiting.append((row.get("id", number) if isinstance(row, dict) else number, row))
             yield row
 
-    for answer in task.stream(noted(), task.options(given)):
-        yield *waiting.popleft(), answer
+    with progress(inputs) as bar:
+        for answer in task.stream(noted(), task.options(given), done=bar.update):
+            yield *waiting.popleft(), answer
 
 
 def _shown(answers: Iterable[tuple[Any, Any, Any]], add: "Add | None") -> Iterator[tuple[Any, Any]]:

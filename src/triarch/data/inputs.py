@@ -2,7 +2,7 @@
 
 A `jsonl` file holds an object or a text a line, `json` a list of them, `csv` and `tsv` a header and then rows, `lines`
 a text a line, and `whole` is one text. The suffix of a file says which; any other, and a pipe, holds lines. A row that
-cannot be read is an error in its place, and the rest goes on.
+cannot be read is an error in its place, and the rest goes on. A folder of images holds one input in each file.
 """
 
 import csv
@@ -14,15 +14,18 @@ from typing import IO, Any
 from triarch import limits
 from triarch.errors import CorruptFile, InvalidInput, LimitExceeded, NotFound, TriarchError, show
 from triarch.files import parse_json
+from triarch.kinds import Medium, Text
 
 KINDS = ("lines", "jsonl", "json", "csv", "tsv", "whole")
 
 
-def read_rows(path: Path, name: str = "text", kind: str | None = None) -> Iterator[Any]:
-    """Rows of a file: texts, objects, and errors in the place of bad rows.
+def read_rows(path: Path, name: str = "text", kind: str | None = None, medium: Medium = Text) -> Iterator[Any]:
+    """Rows of a file: texts, objects, and errors in the place of bad rows; or the paths of a folder's files.
 
     In a table without a column `name`, the only column is taken for it. Raises NotFound, CorruptFile.
     """
+    if medium.suffixes and path.is_dir():
+        return files_in(path, medium)
     try:
         regular = path.stat() and (path.is_file() or path.is_fifo())
         file = path.open("rb") if regular else None
@@ -34,6 +37,14 @@ def read_rows(path: Path, name: str = "text", kind: str | None = None) -> Iterat
         raise NotFound(f"{show(path)} is a folder or a device, wanted a file; check the path")
     suffix = path.suffix.lower().removeprefix(".")
     return rows_of(file, str(path), name, kind or (suffix if suffix in KINDS else "lines"))
+
+
+def files_in(folder: Path, medium: Medium) -> Iterator[Path]:
+    """Files of a medium in a folder and those below it, by their paths. Raises NotFound where there are none."""
+    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in medium.suffixes and path.is_file())
+    if not found:
+        raise NotFound(f"{show(folder)} has no {medium.name} files ({', '.join(medium.suffixes)}); check the path")
+    yield from found
 
 
 def rows_of(file: IO[bytes], where: str, name: str, kind: str) -> Iterator[Any]:

@@ -27,20 +27,25 @@ class Piece:
 
     content: Any  # what `collate` takes: an Encoding of text, the pixels of an image
     cost: int  # what the budget of a batch counts: tokens, patches, frames
-    origin: Any = None  # where it lies in the input: characters, a box, seconds; None: it is the whole
+    origin: Any = None  # where it lies in the input: a box, seconds; None: it is the whole, or its content says so
+    whole: int | None = None  # units of the whole input; None: as many as `cost`
+    dropped: int = 0  # of these, units that no piece holds, because cutting was asked for
 
 
 class Processor(Protocol):
     """Reads the inputs of one checkpoint. Threads may share it."""
 
+    def single(self, given: Any) -> bool:
+        """Whether this is one input; else it holds several, as a list or a folder does."""
+
     def read(self, given: Any) -> Any:
-        """What a user gives -> one checked input. Raises InvalidInput and its kin."""
+        """One input as a user gives it -> the same, checked. Raises InvalidInput and its kin."""
 
     def pieces(self, item: Any, fit: Fit) -> list[Piece]:
-        """What the model sees of an input, by the rule for those that are too long or too large."""
+        """What the model sees of an input; how one that is too long or too large is cut, `fit` says."""
 
     def collate(self, pieces: Sequence[Piece]) -> dict[str, Tensor]:
-        """Pieces -> the tensors that the model's `forward` takes, by its names."""
+        """Pieces -> the tensors that the model's `forward` takes, by its names; no mask where nothing is padded."""
 
     def save(self, folder: Path) -> None:
         """Write the files that `Format.load` reads."""

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, get_type_hints
 import numpy as np
 
 from triarch.checks import check
-from triarch.errors import InvalidInput
+from triarch.inputs.fit import bounded
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -190,6 +190,4 @@ class Objective:
     def most_tokens(self, wanted: int | None, name: str = "max_tokens", most: int | None = None) -> int:
         """Tokens of one sequence: as many as `wanted`, or as the model takes (`most`). Raises InvalidInput for more."""
         most = self.processor.max_tokens if most is None else most
-        if wanted is not None and not 0 < wanted <= most:
-            raise InvalidInput(f"{name} is {wanted}, the model takes {most}; ask for 1 to {most}")
-        return most if wanted is None else wanted
+        return most if wanted is None else bounded(name, wanted, most)

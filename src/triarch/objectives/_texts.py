@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 
+from triarch.inputs.fit import Fit, Strategy, mean
 from triarch.kinds import LabelScores
 from triarch.objectives._base import Batch, Example, Objective
 from triarch.objectives._losses import rows
-from triarch.objectives._windows import Long, Part, by_row, kept, parts, text_in, windows
+from triarch.objectives._windows import Part, by_row, kept, parts, text_in
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -35,13 +36,13 @@ class TextObjective(Objective):
     SCORES: ClassVar[type] = LabelScores
     FIELDS: ClassVar[tuple[str, ...]] = ("text", "text_pair?", "label")
 
-    long: Long = "window"  # a text longer than max_tokens is read in windows, cut, or refused
+    long: Strategy = "window"  # a text longer than max_tokens is read in windows, cut, or refused
     stride: int = 0  # tokens that neighbouring windows share
     max_tokens: int | None = None  # of one window, special ones included; none: what the model takes
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._most = self.most_tokens(self.max_tokens)
+        self._fit = Fit(strategy=self.long, most=self.most_tokens(self.max_tokens), stride=self.stride)
 
     def target(self, row: dict[str, Any]) -> Any:
         """What is right for a row. Raises InvalidInput."""
@@ -65,9 +66,9 @@ class TextObjective(Objective):
     def examples(self, row: dict[str, Any]) -> list[Example]:
         text, pair = text_in(row, "text"), text_in(row, "text_pair") if row.get("text_pair") else None
         target = self.target(row)
-        found = windows(self.processor, text, pair, self.long, most=self._most, stride=self.stride)
+        found = self.processor.pieces((text, pair), self._fit)
         read = {"text": text, "text_pair": pair, "target": str(target)}
-        return [kept(window, target, part) for window, part in zip(found, parts(read, len(found)), strict=True)]
+        return [kept(piece.content, target, part) for piece, part in zip(found, parts(read, len(found)), strict=True)]
 
     def batch(self, examples: Sequence[Example]) -> Batch:
         targets, count = self.targets([example.target for example in examples])
@@ -94,5 +95,4 @@ class TextObjective(Objective):
     def _said(self, found: list[Outcome]) -> Any:
         if found[0].part.of == 1:
             return found[0].said
-        weights = [window.length for window in found]
-        return self.answer(np.average([window.said for window in found], axis=0, weights=weights))
+        return self.answer(mean([window.said for window in found], [window.length for window in found]))

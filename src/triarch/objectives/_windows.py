@@ -5,17 +5,13 @@ from __future__ import annotations
 from array import array
 from collections.abc import Sequence
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
-from triarch.errors import InvalidInput, LimitExceeded, show
+from triarch.errors import InvalidInput, show
 from triarch.objectives._base import Example
 
 if TYPE_CHECKING:
     from tokenizers import Encoding
-
-    from triarch.inputs.text.processor import Text, TextProcessor
-
-Long = Literal["window", "truncate", "error"]
 
 
 class Part(NamedTuple):
@@ -59,27 +55,6 @@ def by_row(outcomes: Sequence[Outcome]) -> list[list[Outcome]]:
             for number in set(range(part.of)) - {part.number}:
                 opened.setdefault((part.row, number), []).append(rows[-1])
     return [sorted(row, key=lambda outcome: outcome.part.number) for row in rows]
-
-
-def windows(
-    processor: TextProcessor,
-    text: Text,
-    pair: str | None,
-    long: Long,
-    *,
-    most: int,
-    stride: int,
-    side: str = "auto",
-) -> list[Encoding]:
-    """What the model is shown of a text: all of it in windows, its beginning, or an error if it is too long."""
-    if long == "truncate":
-        return [processor.cut(text, pair, max_tokens=most, side=side)[0]]
-    if long == "error":
-        whole = processor.encode(text, pair)
-        if len(whole) > most:
-            raise LimitExceeded(f'a text has {len(whole):,} tokens, at most {most:,} fit; use long="window"')
-        return [whole]
-    return processor.windows(text, pair, max_tokens=most, stride=stride, side=side)
 
 
 def kept(window: Encoding, target: Any, note: Any) -> Example:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
@@ -22,10 +22,11 @@ import numpy as np
 
 from triarch import metrics
 from triarch.errors import InvalidInput, Unsupported, show
+from triarch.inputs.fit import Fit, Strategy
 from triarch.kinds import Features
 from triarch.objectives._base import Batch, Example, Objective
 from triarch.objectives._losses import rows, wide
-from triarch.objectives._windows import Long, text_in, windows
+from triarch.objectives._windows import text_in
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -53,7 +54,7 @@ class Contrastive(Objective):
     symmetric: bool = False  # positives have to find their anchors too; the loss is the mean of both
     anchor_prompt: str | None = None  # put before anchors: a text, or the name of one of the model's; none: its default
     positive_prompt: str | None = None  # the same before positives and negatives
-    long: Long = "window"  # a text longer than max_tokens is read in windows, cut, or refused
+    long: Strategy = "window"  # a text longer than max_tokens is read in windows, cut, or refused
     max_tokens: int | None = None  # of one window, special ones included; none: what the checkpoint says
 
     def __post_init__(self) -> None:
@@ -62,7 +63,8 @@ class Contrastive(Objective):
         super().__post_init__()
         if not self.temperature > 0:
             raise InvalidInput(f"temperature is {self.temperature}, wanted more than 0")
-        self._most = self.most_tokens(self.max_tokens)
+        self.most_tokens(self.max_tokens)
+        self._fit = Fit(strategy=self.long, most=self.max_tokens)
         self._least = 2
         self._recipe, self._prompts = Recipe(), (self.anchor_prompt or "", self.positive_prompt or "")
 
@@ -81,8 +83,7 @@ class Contrastive(Objective):
             )
         self._recipe = found
         self._prompts = found.named_or_written(self.anchor_prompt), found.named_or_written(self.positive_prompt)
-        if self.max_tokens is None and found.max_tokens is not None:
-            self._most = min(found.max_tokens, self.processor.max_tokens)
+        self._fit = replace(self._fit, usual=found.max_tokens)
 
     def prepare(self, rows: Iterable[dict[str, Any]]) -> None:
         """Where each row brings a negative of its own, a batch may be of one row."""
@@ -104,7 +105,7 @@ class Contrastive(Objective):
         for number, text in enumerate(texts):
             prompt = self._prompts[min(number, 1)]
             whole = self._recipe.text(prompt, text)
-            found = windows(self.processor, whole, None, self.long, most=self._most, stride=0)
+            found = [piece.content for piece in self.processor.pieces((whole, None), self._fit)]
             for window in found:
                 ids.extend(window.ids)
                 types.extend(window.type_ids)

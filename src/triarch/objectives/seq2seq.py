@@ -11,7 +11,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from triarch.errors import InvalidInput, LimitExceeded, show, some
+from triarch.errors import InvalidInput, show, some
+from triarch.inputs.fit import Fit
+from triarch.inputs.processor import Piece
 from triarch.metrics import texts
 from triarch.objectives._base import Example
 from triarch.objectives._target_words import TargetWords
@@ -83,9 +85,10 @@ class Seq2Seq(TargetWords):
 
     def examples(self, row: dict[str, Any]) -> list[Example]:
         """Raises InvalidInput for a row without a source or a target, and for one too long unless it may be cut."""
-        source, cut = self._encoded(self._reads, self._before + text_in(row, "source"), self._most, "source")
-        target, more = self._encoded(self._reads.target, text_in(row, "target"), self._most_written, "target")
-        return [self.example(source, target, note=row["target"], dropped=cut + more)]
+        source = self._piece(self._reads, self._before + text_in(row, "source"), self._most, "source")
+        target = self._piece(self._reads.target, text_in(row, "target"), self._most_written, "target")
+        dropped = source.dropped + target.dropped
+        return [self.example(source.content.ids, target.content.ids, note=row["target"], dropped=dropped)]
 
     @property
     def writes(self) -> tuple[int, dict[str, Any]]:
@@ -105,14 +108,7 @@ class Seq2Seq(TargetWords):
             return {}
         return {name: value for one in self.measures for name, value in MEASURES[one](right, written).items()}
 
-    def _encoded(self, processor: TextProcessor, text: str, most: int, name: str) -> tuple[list[int], int]:
-        """The ids of a text, and how many were cut off."""
-        if self.long == "truncate":
-            encoding, dropped = processor.cut(text, max_tokens=most)
-            return encoding.ids, dropped
-        ids = processor.encode(text).ids
-        if len(ids) > most:
-            raise LimitExceeded(
-                f"the {name} has {len(ids):,} tokens, at most {most:,} fit; leave the row out, or ask for long=truncate"
-            )
-        return ids, 0
+    def _piece(self, processor: TextProcessor, text: str, most: int, name: str) -> Piece:
+        advice = "leave the row out, or ask for long=truncate"
+        (piece,) = processor.pieces((text, None), Fit(strategy=self.long, most=most, name=f"the {name}", advice=advice))
+        return piece

@@ -10,24 +10,23 @@ Shapes: B sequences, T tokens.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 
 from triarch import metrics
 from triarch.errors import InvalidInput, show
+from triarch.inputs.fit import QUESTION
 from triarch.kinds import SpanScores
 from triarch.objectives._answers import answers_in
 from triarch.objectives._base import Batch, Example, Objective
 from triarch.objectives._losses import cross_entropy, wide
-from triarch.objectives._windows import Part, by_row, kept, parts, text_in, windows
+from triarch.objectives._windows import Part, by_row, kept, parts, text_in
 
 if TYPE_CHECKING:
     from tokenizers import Encoding
     from torch import Tensor
-
-WINDOW, SHARED = 384, 128  # tokens
 
 
 class Place(NamedTuple):
@@ -62,9 +61,8 @@ class Span(Objective):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._most = (
-            min(WINDOW, self.most_tokens(None)) if self.max_tokens is None else self.most_tokens(self.max_tokens)
-        )
+        self.most_tokens(self.max_tokens)
+        self._fit = replace(QUESTION, most=self.max_tokens, stride=self.stride)
         if self.max_answer_tokens < 1:
             raise InvalidInput(f"max_answer_tokens is {self.max_answer_tokens}, wanted at least 1")
 
@@ -77,15 +75,15 @@ class Span(Objective):
         if not question.strip() or not context.strip():
             raise InvalidInput("question or context is empty; leave the row out")
         answers = [_bare(*answer) for answer in answers_in(row.get("answers"), context)]
-        stride = min(SHARED, self._most // 2) if self.stride is None else self.stride
-        found = windows(self.processor, question, context, "window", most=self._most, stride=stride, side="second")
+        found = [piece.content for piece in self.processor.pieces((question, context), self._fit)]
+        most, _ = self._fit.sizes(self.processor.max_tokens)
         targets = [(0, 0)] * len(found)
         if answers:
             targets = [_tokens(w, *answers[0], i == 0, i == len(found) - 1) for i, w in enumerate(found)]
             if not any(end for _, end in targets):
                 text = context[slice(*answers[0])]
                 raise InvalidInput(
-                    f"answer {show(text, 40)!r} fits whole into no window of {self._most} tokens; ask for a larger "
+                    f"answer {show(text, 40)!r} fits whole into no window of {most} tokens; ask for a larger "
                     "stride or max_tokens, or leave the row out"
                 )
         texts = [context[begin:end] for begin, end in answers]

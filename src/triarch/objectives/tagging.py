@@ -10,19 +10,19 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 from triarch import metrics
 from triarch.errors import InvalidInput, show
+from triarch.inputs.fit import TOKENS, owned
 from triarch.kinds import TokenScores
 from triarch.objectives._base import IGNORED, Batch, Example, Objective
 from triarch.objectives._labels import Labels, name_of, ordered
 from triarch.objectives._losses import cross_entropy, padded_targets
-from triarch.objectives._windows import Part, by_row, kept, parts, windows
+from triarch.objectives._windows import Part, by_row, kept, parts
 
 if TYPE_CHECKING:
-    from tokenizers import Encoding
     from torch import Tensor
 
 
@@ -58,7 +58,8 @@ class Tagging(Objective):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._most = self.most_tokens(self.max_tokens)
+        most = self.most_tokens(self.max_tokens)
+        self._fit = replace(TOKENS, strategy=self.long, most=most, stride=self.stride)
         self._labels = Labels(self.labels)
         numbers = {name: number for number, name in enumerate(self.labels)}
         self._inside = [
@@ -83,13 +84,13 @@ class Tagging(Objective):
             raise InvalidInput(
                 f"{len(words)} tokens came with {len(right)} tags; wanted one tag for each, and at least one"
             )
-        stride = self._most // 4 if self.stride is None else self.stride
-        found = windows(self.processor, words, None, self.long, most=self._most, stride=stride)
-        owned = _owned(found, stride)
-        sizes = Counter(window.word_ids[i] for window, places in zip(found, owned, strict=True) for i in places)
+        found = [piece.content for piece in self.processor.pieces((words, None), self._fit)]
+        _, shared = self._fit.sizes(self.processor.max_tokens)
+        own = owned([window.special_tokens_mask for window in found], shared)
+        sizes = Counter(window.word_ids[i] for window, places in zip(found, own, strict=True) for i in places)
         made = []
         before = None  # the word of the token before
-        for window, places in zip(found, owned, strict=True):
+        for window, places in zip(found, own, strict=True):
             target, firsts = [IGNORED] * len(window), []
             for i in places:
                 word = window.word_ids[i]
@@ -153,17 +154,6 @@ class Tagging(Objective):
             right.append([self.labels[tag] for tag in row[0].right])
             said.append(tags)
         return right, said
-
-
-def _owned(found: list[Encoding], stride: int) -> list[list[int]]:
-    """The places of each window's own tokens: of what it shares with its neighbours, the half that is nearer to it."""
-    own = []
-    for number, window in enumerate(found):
-        inner = [i for i, special in enumerate(window.special_tokens_mask) if not special]
-        first = stride // 2 if number else 0
-        last = len(inner) - (stride - stride // 2 if number < len(found) - 1 else 0)
-        own.append(inner[first:last])
-    return own
 
 
 def _columns(pairs: list[tuple[int, int]]) -> tuple[list[int], list[int]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
 import pkgutil
 import re
@@ -82,5 +83,6 @@ def pipeline(
     elif precision is not None:
         raise InvalidInput("precision is chosen when a model is loaded, and this one is; give it to triarch.load")
     if tokenizer is not None:
+        model = copy.copy(model)  # with the same weights; who else holds the model keeps its own tokenizer
         model.processor = model.family.reads.load(hub.find(tokenizer), model.config)
     return made(model, **defaults)

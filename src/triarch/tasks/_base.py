@@ -1,9 +1,10 @@
 """What all tasks share: inputs of every shape, long inputs, batches, answers in order.
 
-A task reads one input (`read`), turns it into the windows that the model sees (`prepare`), and turns the model's scores
-for these windows into the answer (`answer`). Everything between — one input or many, lists, generators, files, batches
-over inputs of like length, progress — is here. A task whose model does something else with a job than to score its
-windows has its own `outputs`.
+A task reads one input (`read`), turns it into the pieces that the model sees (`prepare`), and turns the model's scores
+for these pieces into the answer (`answer`). Everything between — one input or many, lists, generators, files, batches
+over inputs of like length, progress — is here, for every medium: what a piece is, the model's processor says.
+
+A task may be called from several threads at once.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import itertools
 import os
 import time
-from collections.abc import Iterable, Iterator, Sequence, Sized
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -22,16 +23,17 @@ from tqdm import tqdm
 from triarch.checks import fits, kinds
 from triarch.data.inputs import read_rows
 from triarch.engine import budgets
-from triarch.errors import InvalidInput, LimitExceeded, TriarchError, Unsupported, show
+from triarch.errors import InvalidInput, TriarchError, Unsupported, show
+from triarch.inputs import fit
+from triarch.inputs.fit import Fit
+from triarch.inputs.processor import Piece
 from triarch.suggest import did_you_mean
 from triarch.tasks._options import Options, Shared
 
 if TYPE_CHECKING:  # a task's options can be listed, and completed in a shell, without torch
-    from tokenizers import Encoding
     from torch import Tensor
 
     from triarch.family import Network
-    from triarch.inputs.text.processor import TextProcessor
 
 WAIT = 0.1  # seconds that inputs are collected for from a slow source before those that are there are answered
 PROGRESS_DELAY = 2.0  # seconds before a bar appears
@@ -41,21 +43,23 @@ PROGRESS_DELAY = 2.0  # seconds before a bar appears
 class Job:
     """One input on its way through the model."""
 
-    windows: list[Encoding]
-    stride: int = 0  # tokens that neighbouring windows share
-    tokens: int = 0  # of the whole input; counted only when coverage is asked for
-    dropped: int = 0  # of these, tokens that no window holds, because cutting was asked for
-    parts: int = 1  # windows of the input; less than len(windows) where it is seen with several others
+    pieces: list[Piece]
+    units: int = 0  # of the whole input: tokens, patches, frames
+    dropped: int = 0  # of these, units that no piece holds, because cutting was asked for
+    parts: int = 1  # pieces of the input; less than len(pieces) where it is seen with several others
     notes: Any = None  # what `prepare` knows and `answer` needs
 
-    def coverage(self, strategy: str) -> dict[str, Any]:
-        whole = self.parts == 1 and not self.dropped
-        return {
-            "tokens": self.tokens,
-            "seen": self.tokens - self.dropped,
-            "windows": self.parts,
-            "strategy": "whole" if whole else strategy,
-        }
+    @property
+    def contents(self) -> list[Any]:
+        return [piece.content for piece in self.pieces]
+
+    @property
+    def costs(self) -> list[int]:
+        return [piece.cost for piece in self.pieces]
+
+
+class Cancelled(Exception):
+    """Nobody waits for the answers any more."""
 
 
 class Task:
@@ -66,6 +70,7 @@ class Task:
     INPUT: ClassVar[str] = "text"  # the name under which a row of a file holds the input
     OPTIONS: ClassVar[type[Shared]] = Options
     READ_AHEAD: ClassVar[int] = budgets.BATCHES_AHEAD
+    FIT: ClassVar[Fit] = Fit()  # how an input longer or larger than the model is read, unless options say otherwise
 
     def __init__(self, model: Network, **defaults: Any):
         if self.NEEDS and model.kind not in self.NEEDS:
@@ -75,10 +80,11 @@ class Task:
             )
         if model.processor is None:
             raise Unsupported(
-                "the checkpoint has no tokenizer; put tokenizer.json or the vocabulary beside the weights"
+                "the checkpoint has no tokenizer or image processor; put tokenizer.json, the vocabulary or "
+                "preprocessor_config.json beside the weights"
             )
         self.model = model
-        self.processor: TextProcessor = model.processor
+        self.processor: Any = model.processor  # a `Processor`; tasks of one medium know which
         self.defaults = defaults
         self.options({})
 
@@ -90,25 +96,33 @@ class Task:
         return load(model, scores=cls.NEEDS, **options)
 
     def read(self, given: Any, options: Any) -> Any:
-        """One input as a user gives it -> one row. Raises InvalidInput."""
-        raise NotImplementedError
+        """One input as a user gives it -> what `prepare` takes. Raises InvalidInput."""
+        return self.processor.read(given)
 
-    def prepare(self, row: Any, options: Any) -> Job:
-        """One row -> the windows that the model will see."""
-        raise NotImplementedError
+    def prepare(self, item: Any, options: Any) -> Job:
+        """One input -> the pieces of it that the model will see."""
+        pieces = self.processor.pieces(item, self.fit(options))
+        first: Piece = pieces[0]
+        units = first.cost if first.whole is None else first.whole
+        return Job(pieces, units, first.dropped, len(pieces))
 
-    def compute(self, batch: dict[str, Tensor], windows: list[Encoding], options: Any) -> list[Any]:
-        """A batch of windows -> one array each: by default the scores of the head."""
+    def fit(self, options: Any) -> Fit:
+        """What is done with an input that does not fit."""
+        chosen: Fit = options.fit(self.FIT)
+        return chosen
+
+    def compute(self, batch: dict[str, Tensor], pieces: list[Piece], options: Any) -> list[Any]:
+        """A batch of pieces -> one array each: by default the scores of the head."""
         logits: Tensor = self.model(**batch).logits
         return list(logits.float().cpu().numpy())
 
     def answer(self, job: Job, outputs: list[Any], options: Any) -> Any:
-        """What the model made of a job, by default the values of its windows -> what the user gets."""
+        """What the model made of a job's pieces -> what the user gets."""
         raise NotImplementedError
 
     def single(self, inputs: Any, options: Any) -> bool:
         """Whether `inputs` is one input rather than many."""
-        return isinstance(inputs, str | dict)
+        return isinstance(inputs, dict) or self.processor.single(inputs)
 
     def shaped(self, answer: Any, inputs: Any, given: dict[str, Any]) -> Any:
         """The answer of a call in the shape that the reference gives it for such inputs, at times an odd one."""
@@ -131,7 +145,7 @@ class Task:
         elif isinstance(inputs, Iterable):
             return self.run(inputs, chosen)
         else:
-            raise InvalidInput(f"input is {type(inputs).__name__}, wanted text, a list, a generator or a Path")
+            raise InvalidInput(f"input is {type(inputs).__name__}, wanted one input, a list, a generator or a Path")
         return answer if chosen.coverage else self.shaped(answer, inputs, options)
 
     def options(self, given: dict[str, Any]) -> Any:
@@ -156,152 +170,139 @@ class Task:
 
     def run(self, inputs: Iterable[Any], options: Any) -> Iterator[Any]:
         """Answers in the order of the inputs, as they come. Raises the first error, saying which input it was."""
-        for number, answer in enumerate(self.stream(inputs, options)):
-            if isinstance(answer, TriarchError):
-                if not (isinstance(inputs, Sized) and len(inputs) == 1):
-                    answer.args = (f"input {number}: {answer}",)
-                raise answer
-            yield answer
+        with progress(inputs) as bar:
+            for number, answer in enumerate(self.stream(inputs, options, done=bar.update)):
+                if isinstance(answer, TriarchError):
+                    if not (isinstance(inputs, Sized) and len(inputs) == 1):
+                        answer.args = (f"input {number}: {answer}",)
+                    raise answer
+                yield answer
 
-    def stream(self, inputs: Iterable[Any], options: Any) -> Iterator[Any]:
-        """As `run`, but an input that fails gives its error as its answer, and the rest goes on."""
-        total = len(inputs) if isinstance(inputs, Sized) else None
-        with tqdm(
-            total=total, delay=PROGRESS_DELAY, disable=None, leave=False, unit="input", bar_format=_bar(total)
-        ) as bar:
-            for chunk in self._chunks(inputs, options):
-                outputs = iter(self.outputs([job for job in chunk if isinstance(job, Job)], options, bar))
+    def stream(
+        self,
+        inputs: Iterable[Any],
+        options: Any,
+        cancelled: Callable[[], bool] = lambda: False,
+        done: Callable[[float], object] = lambda share: None,
+    ) -> Iterator[Any]:
+        """As `run`, but an input that fails gives its error as its answer, and the rest goes on.
+
+        Once `cancelled()` is true the answers end, after the batch that the model is at. `done` is told each time what
+        share of an input, or how many of them, the model is done with.
+        """
+
+        def told(share: float) -> None:
+            done(share)
+            if cancelled():
+                raise Cancelled
+
+        try:
+            for chunk in self._chunks(inputs, options, cancelled):
+                jobs = [job for job in chunk if isinstance(job, Job)]
+                outputs = iter(self.outputs(jobs, options, told, cancelled))
                 for job in chunk:
-                    if isinstance(job, TriarchError):
-                        yield job
-                        bar.update(1)
-                        continue
-                    own = next(outputs)
-                    if isinstance(own, TriarchError):
-                        yield own
-                        continue
-                    try:
-                        answer = self.answer(job, own, options)
-                    except TriarchError as error:
-                        yield error
-                        continue
-                    yield {"result": answer, "coverage": job.coverage(options.strategy)} if options.coverage else answer
+                    yield self._answered(job, next(outputs), options) if isinstance(job, Job) else job
+                    if not (isinstance(job, Job) and job.pieces):
+                        told(1)
+        except Cancelled:
+            return
 
-    def _chunks(self, inputs: Iterable[Any], options: Any) -> Iterator[list[Job | TriarchError]]:
+    def _answered(self, job: Job, outputs: list[Any] | TriarchError, options: Any) -> Any:
+        if isinstance(outputs, TriarchError):
+            return outputs
+        try:
+            answer = self.answer(job, outputs, options)
+        except TriarchError as error:
+            return error
+        if not options.coverage:
+            return answer
+        return {"result": answer, "coverage": fit.coverage(job.units, job.dropped, job.parts, options.strategy)}
+
+    def _chunks(
+        self, inputs: Iterable[Any], options: Any, cancelled: Callable[[], bool]
+    ) -> Iterator[list[Job | TriarchError]]:
         """Inputs to be answered together: as many as make good batches, but from a slow source none has to wait."""
         chunk: list[Job | TriarchError] = []
-        tokens, most = 0, budgets.INPUTS_AHEAD if isinstance(inputs, Sized) else 1
+        cost, most = 0, budgets.INPUTS_AHEAD if isinstance(inputs, Sized) else 1
         start = time.monotonic()
         for given in inputs:
+            if cancelled():
+                return
             try:
                 job: Job | TriarchError = given if isinstance(given, TriarchError) else self._job(given, options)
             except TriarchError as error:
                 job = error
             chunk.append(job)
-            tokens += self.size(job, options) if isinstance(job, Job) else 0
-            if tokens >= self.READ_AHEAD * self.budget() or len(chunk) >= most:
+            cost += sum(job.costs) if isinstance(job, Job) else 0
+            if cost >= self.READ_AHEAD * self.budget() or len(chunk) >= most:
                 slow = time.monotonic() - start > WAIT
                 yield chunk
                 most = 1 if slow else min(2 * most, budgets.INPUTS_AHEAD)
-                chunk, tokens, start = [], 0, time.monotonic()
+                chunk, cost, start = [], 0, time.monotonic()
         if chunk:
             yield chunk
 
     def _job(self, given: Any, options: Any) -> Job:
         return self.prepare(self.read(given, options), options)
 
-    def size(self, job: Job, options: Any) -> int:
-        """Tokens that a job costs."""
-        return sum(map(len, job.windows))
-
-    def outputs(self, jobs: list[Job], options: Any, bar: Any) -> Sequence[list[Any] | TriarchError]:
-        """What the model makes of each job: by default what `compute` gives for its windows."""
-        import torch
-
+    def outputs(
+        self, jobs: list[Job], options: Any, done: Callable[[float], object], cancelled: Callable[[], bool]
+    ) -> list[list[Any] | TriarchError]:
+        """What the model makes of the pieces of each job, or what went wrong."""
         from triarch.engine import batches
 
-        windows = [window for job in jobs for window in job.windows]
-        share = [1 / len(job.windows) for job in jobs for _ in job.windows]
-
-        @torch.inference_mode()
-        def compute(picked: list[Encoding]) -> list[Any]:
-            return self.scored(picked, options)
-
-        scores = iter(
-            batches.run(
-                windows,
-                compute,
-                lengths=[len(window) for window in windows],
-                budget=self.budget(),
-                most=options.batch_size,
-                done=lambda batch: bar.update(sum(share[i] for i in batch)),
-            )
+        pieces = [piece for job in jobs for piece in job.pieces]
+        share = [1 / len(job.pieces) for job in jobs for _ in job.pieces]
+        found = batches.run(
+            pieces,
+            lambda picked: self.scored(picked, options, cancelled),
+            lengths=[piece.cost for piece in pieces],
+            budget=self.budget(),
+            most=self.together(options),
+            done=lambda batch: done(sum(share[i] for i in batch)),
         )
-        return [_numbers(list(itertools.islice(scores, len(job.windows)))) for job in jobs]
+        return [self.checked(own) for own in dealt(jobs, found)]
 
-    def scored(self, windows: list[Encoding], options: Any) -> list[Any]:
-        """One array for each of some windows that are worked on together."""
+    def scored(self, pieces: list[Piece], options: Any, cancelled: Callable[[], bool]) -> Sequence[Any]:
+        """What `compute` gives for some pieces that are worked on together."""
+        import torch
+
         device = next(self.model.parameters()).device
-        batch = self.processor.collate(windows)
-        if all(len(window) == len(windows[0]) for window in windows):
-            del batch["attention_mask"]  # nothing to mask
-        return self.compute({name: tensor.to(device) for name, tensor in batch.items()}, windows, options)
+        with torch.inference_mode():
+            batch = {name: tensor.to(device) for name, tensor in self.processor.collate(pieces).items()}
+            return self.compute(batch, pieces, options)
+
+    def checked(self, outputs: list[Any]) -> list[Any] | TriarchError:
+        """The outputs of one job, or what is wrong with them."""
+        if any(np.isnan(output).any() for output in outputs):
+            return TriarchError(
+                "the model gives NaN; its weights are damaged, or their range is too wide for its dtype"
+            )
+        return outputs
+
+    def together(self, options: Any) -> int | None:
+        """Pieces of a batch, at most; None: as many as the budget allows."""
+        most: int | None = options.batch_size
+        return most
 
     def budget(self) -> int:
-        """Tokens of a batch."""
+        """What the pieces of a batch may cost with padding."""
         return budgets.READING.of(self.model)
 
-    # A helper that most tasks call from `prepare`
 
-    def windows(
-        self, text: str | list[str], pair: str | None, options: Any, *, share: float = 0.0, side: str = "auto"
-    ) -> Job:
-        """The windows of a text or a pair, by the strategy for long inputs that was asked for.
-
-        `share`: the part of a window that its neighbour has too, where no `stride` was asked for.
-        """
-        processor, most = self.processor, options.max_length or self.processor.max_tokens
-        if most > processor.max_tokens:
-            raise InvalidInput(f"max_length is {most}, the model takes {processor.max_tokens} tokens; ask for less")
-        stride = int(most * share) if options.stride is None else options.stride
-        dropped = 0
-        if options.strategy == "truncate":
-            sides: dict[Any, Any] = {"only_first": "first", "only_second": "second", "longest_first": "auto"}
-            window, dropped = processor.cut(text, pair, max_tokens=most, side=sides.get(options.truncation, side))
-            windows = [window]
-        elif options.strategy == "error":
-            windows = [processor.encode(text, pair)]
-            if (found := len(windows[0])) > most:
-                raise LimitExceeded(f'input has {found:,} tokens, the model takes {most:,}; use long="window"')
-        else:
-            windows = processor.windows(text, pair, max_tokens=most, stride=stride, side=side)
-        tokens = len(processor.encode(text, pair, special_tokens=False)) if options.coverage else 0
-        return Job(windows, stride, tokens, dropped, parts=len(windows))
+def together(jobs: list[Job], **known: Any) -> Job:
+    """One job of several that are seen together; `known` are its other fields."""
+    return Job([piece for job in jobs for piece in job.pieces], parts=max(job.parts for job in jobs), **known)
 
 
-def text_of(given: Any, *names: str) -> str:
-    """The text under the first of `names` that a row has, or the row itself. Raises InvalidInput."""
-    if isinstance(given, dict):
-        name = next((name for name in names if given.get(name) is not None), None)
-        if name is None:
-            raise InvalidInput(f"row has {', '.join(map(show, given)) or 'nothing'}, wanted {' or '.join(names)}")
-        given = given[name]
-    if not isinstance(given, str):
-        raise InvalidInput(f"{names[0]} is {type(given).__name__}, wanted text")
-    return given
+def dealt(jobs: Iterable[Job], found: Iterable[Any]) -> list[list[Any]]:
+    """What was found for the pieces of all jobs, job by job."""
+    rest = iter(found)
+    return [list(itertools.islice(rest, len(job.pieces))) for job in jobs]
 
 
-def pair_of(given: Any, default: str | None) -> tuple[str, str | None]:
-    """A text and its pair: the row's own, or the one of all rows."""
-    pair = given.get("text_pair", default) if isinstance(given, dict) else default
-    return text_of(given, "text"), text_of(pair, "text_pair") if pair else None  # an empty pair is none, as ever
-
-
-def _numbers(outputs: list[Any]) -> list[Any] | TriarchError:
-    if any(np.isnan(output).any() for output in outputs):
-        return TriarchError("the model gives NaN; its weights are damaged, or their range is too wide for its dtype")
-    return outputs
-
-
-def _bar(total: int | None) -> str | None:
-    return "{percentage:3.0f}%|{bar}| {elapsed}<{remaining}" if total else None
+def progress(inputs: Iterable[Any]) -> tqdm[Any]:
+    """A bar on stderr, where that is a terminal and the work takes a while."""
+    total = len(inputs) if isinstance(inputs, Sized) else None
+    form = "{percentage:3.0f}%|{bar}| {elapsed}<{remaining}" if total else None
+    return tqdm(total=total, delay=PROGRESS_DELAY, disable=None, leave=False, unit="input", bar_format=form)

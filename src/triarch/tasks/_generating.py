@@ -1,22 +1,23 @@
 """What all tasks share whose answer is generated: options of `triarch.generate`, batches of prompts, the texts.
 
-What `prepare` gives is asked for its `prompts`, and `answer` gets the sequences that came of each of them.
+The pieces of a job hold the ids of prompts; `answer` gets the sequences that came of each of them.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import islice
+from threading import Lock
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from triarch import limits
 from triarch.engine import budgets
 from triarch.errors import InvalidInput, TriarchError
 from triarch.generation.settings import NEW_TOKENS, RENAMED, WRITES, Settings, make
+from triarch.inputs.processor import Piece
 from triarch.tasks import _options
-from triarch.tasks._base import Job, Task
+from triarch.tasks._base import Task
 
 if TYPE_CHECKING:
     from triarch.family import Network
@@ -40,7 +41,7 @@ class Options(_options.Shared, Settings):
     assistant_model: str | Any = None  # a smaller model of the same vocabulary that guesses: a folder or a repo id
 
     def __post_init__(self) -> None:
-        super().__post_init__()
+        Settings.__post_init__(self)
         self.check_counts("batch_size")
         if self.return_text is not None and self.return_tensors is not None:
             raise InvalidInput("return_text and return_tensors exclude each other; give one")
@@ -60,11 +61,12 @@ class Generating(Task):
 
     def __init__(self, model: Network, **defaults: Any):
         self.assistants: dict[str, Network] = {}
+        self.loading = Lock()  # of an assistant, which only those calls wait for that ask for one
         super().__init__(model, **defaults)
 
-    def prompts(self, job: Job) -> list[list[int]]:
-        """The ids of what a job asks the model to go on from, or to write from."""
-        raise NotImplementedError
+    def prompt(self, ids: list[int], options: Options) -> Piece:
+        """What the model goes on from, or writes from; it costs its tokens and those to come."""
+        return Piece(ids, (len(ids) + (options.max_new_tokens or NEW_TOKENS)) * options.rows)
 
     def options(self, given: dict[str, Any]) -> Any:
         return make(self.model, self.asked(given), self.OPTIONS)
@@ -80,45 +82,34 @@ class Generating(Task):
             asked["assistant_model"] = self._assistant(os.fspath(assistant))
         return asked
 
-    def size(self, job: Job, options: Options) -> int:
-        return sum(_cost(prompt, options) for prompt in self.prompts(job))
-
     def budget(self) -> int:
         return budgets.WRITING.of(self.model)
 
-    def outputs(self, jobs: list[Job], options: Options, bar: Any) -> Sequence[list[list[Generated]] | TriarchError]:
-        """The sequences of each of a job's prompts; those of like length run together, and one that fails does so
-        alone."""
-        from triarch.engine import batches
+    def together(self, options: Options) -> int:
+        if options.prefix_allowed_tokens_fn is not None:  # which is told the number of the prompt
+            return 1
+        most = limits.ROWS // options.rows
+        return min(options.batch_size or most, most)
+
+    def scored(
+        self, pieces: list[Piece], options: Options, cancelled: Callable[[], bool]
+    ) -> Sequence[list[Generated] | TriarchError]:
+        """The sequences of each prompt; one that fails does so alone."""
         from triarch.generation.call import answers
 
-        def generate(batch: list[list[int]]) -> list[list[Generated] | TriarchError]:
-            try:
-                found = answers(self.model, batch, _seeded(options, len(batch)))
-            except TriarchError as error:
-                if len(batch) == 1:
-                    return [error]
-                half = len(batch) // 2
-                return [*generate(batch[:half]), *generate(batch[half:])]
-            return [one if isinstance(one, list) else [one] for one in found]
+        try:
+            prompts = [piece.content for piece in pieces]
+            found = answers(self.model, prompts, _seeded(options, len(prompts)), cancelled=cancelled)
+        except TriarchError as error:
+            if len(pieces) == 1:
+                return [error]
+            half = len(pieces) // 2
+            parts = (self.scored(part, options, cancelled) for part in (pieces[:half], pieces[half:]))
+            return [one for part in parts for one in part]
+        return [one if isinstance(one, list) else [one] for one in found]
 
-        together = limits.ROWS // options.rows
-        if options.prefix_allowed_tokens_fn is not None:  # which is told the number of the prompt
-            together = 1
-        each = [self.prompts(job) for job in jobs]
-        share = [1 / len(prompts) for prompts in each for _ in prompts]
-        flat = [prompt for prompts in each for prompt in prompts]
-        found = iter(
-            batches.run(
-                flat,
-                generate,
-                lengths=[_cost(prompt, options) for prompt in flat],
-                budget=self.budget(),
-                most=min(options.batch_size or together, together),
-                done=lambda batch: bar.update(sum(share[i] for i in batch)),
-            )
-        )
-        return [_all(list(islice(found, len(prompts)))) for prompts in each]
+    def checked(self, outputs: list[Any]) -> list[list[Generated]] | TriarchError:
+        return next((one for one in outputs if isinstance(one, TriarchError)), outputs)
 
     def record(self, name: str, prompt: list[int], text: Any, found: Generated, options: Options) -> dict[str, Any]:
         """One sequence as the user gets it, under `name` followed by _text or _token_ids."""
@@ -152,21 +143,11 @@ class Generating(Task):
         return made
 
     def _assistant(self, name: str) -> Network:
-        if name not in self.assistants:
-            device = next(self.model.parameters()).device
-            self.assistants[name] = self.load(name, device=device)
-        return self.assistants[name]
-
-
-def _cost(prompt: list[int], options: Options) -> int:
-    """Tokens, with those to come."""
-    return (len(prompt) + (options.max_new_tokens or NEW_TOKENS)) * options.rows
-
-
-def _all(found: list[list[Generated] | TriarchError]) -> list[list[Generated]] | TriarchError:
-    """The sequences of all prompts of a job, or what went wrong with one."""
-    wrong = next((one for one in found if isinstance(one, TriarchError)), None)
-    return [one for one in found if not isinstance(one, TriarchError)] if wrong is None else wrong
+        with self.loading:
+            if name not in self.assistants:
+                device = next(self.model.parameters()).device
+                self.assistants[name] = self.load(name, device=device)
+            return self.assistants[name]
 
 
 def _seeded(options: Options, prompts: int) -> Options:

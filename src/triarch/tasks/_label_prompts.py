@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from triarch import limits
-from triarch.errors import InvalidInput, LimitExceeded
+from triarch.errors import LimitExceeded
+from triarch.inputs.fit import Fit, cut, mean
+from triarch.inputs.processor import Piece
 from triarch.tasks._base import Job
-from triarch.tasks._scores import mean_by_length, softmax
+from triarch.tasks._scores import softmax
 
 if TYPE_CHECKING:
     from triarch.family import Network
@@ -34,7 +35,7 @@ class Prompt:
         return len(self.ids) + max(map(len, self.labels))
 
 
-def prompts(model: Network, text: str, options: Any) -> Job:
+def prompts(model: Network, text: str, fit: Fit, options: Any) -> Job:
     """The windows of a text. Raises LimitExceeded where cutting was ruled out, and for labels that leave no room."""
     from triarch.generation.scoring import common, split
 
@@ -43,30 +44,18 @@ def prompts(model: Network, text: str, options: Any) -> Job:
     begin = shared[:1] if shared[:1] == [model.processor.id("bos_token")] else []
     own, rest = model.processor.encode(text, special_tokens=False).ids, shared[len(begin) :]
     body, sentence = rest[: (size := common(own, rest))], rest[size:]
-    most: int = options.max_length or model.config.max_tokens
-    if most > model.config.max_tokens:
-        raise InvalidInput(f"max_length is {most}, the model takes {model.config.max_tokens} tokens; ask for less")
+    most, stride = fit.sizes(model.config.max_tokens)
     room = most - len(begin) - len(sentence) - max(map(len, labels))
-    stride = options.stride or 0
     if room <= stride:
         raise LimitExceeded(f"of {most:,} tokens the labels leave {max(room, 0):,} for the text; shorten them")
-    if options.strategy == "error" and len(body) > room:
-        found = most - room + len(body)
-        raise LimitExceeded(f'input has {found:,} tokens, the model takes {most:,}; use long="window"')
-    starts = range(0, max(len(body) - stride, 1), room - stride)
-    if len(starts) > limits.WINDOWS:
-        raise LimitExceeded(
-            f"the text makes {len(starts):,} windows, over {limits.WINDOWS:,}; split it, or overlap less"
-        )
-    windows = [body[start : start + room] for start in starts]
-    dropped = 0
-    if options.strategy == "truncate":
-        dropped, windows = max(len(body) - room, 0), windows[:1]
-    made: list[Any] = [Prompt([*begin, *window, *sentence], labels) for window in windows]
-    return Job(made, stride, len(body), dropped, parts=len(made), notes=text)
+    if fit.strategy == "error":
+        fit.refuse(most - room + len(body), most)
+    windows, dropped = cut(len(body), room, stride, fit.strategy)
+    made = [Prompt([*begin, *body[window], *sentence], labels) for window in windows]
+    return Job([Piece(one, len(one)) for one in made], len(body), dropped, len(made), notes=text)
 
 
-def totals(model: Network, windows: Sequence[Any]) -> list[np.ndarray]:
+def totals(model: Network, windows: Sequence[Prompt]) -> list[np.ndarray]:
     """The log-probability of every label after each of some windows, (C,) each."""
     from triarch.generation.scoring import score_ids
 
@@ -76,7 +65,7 @@ def totals(model: Network, windows: Sequence[Any]) -> list[np.ndarray]:
 
 def probabilities(job: Job, outputs: list[np.ndarray], label_score: str) -> np.ndarray:
     """(C,) of the labels among themselves: by the log-probability of their tokens, its mean or its sum."""
-    logs = mean_by_length(job.windows, outputs)
+    logs = mean(outputs, job.costs)
     if label_score == "mean":
-        logs = logs / np.array([len(label) for label in job.windows[0].labels])  # type: ignore[attr-defined]
+        logs = logs / np.array([len(label) for label in job.pieces[0].content.labels])
     return softmax(logs)

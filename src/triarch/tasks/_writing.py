@@ -9,13 +9,14 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from triarch import limits
 from triarch.errors import CorruptFile, InvalidInput, LimitExceeded, show
 from triarch.generation.settings import make
+from triarch.inputs.fit import Fit, Strategy, bounded, check_windows
 from triarch.inputs.text import sentences
+from triarch.inputs.text.given import text_of
 from triarch.kinds import TargetWordScores
 from triarch.tasks import _alignment, _generating
-from triarch.tasks._base import Job, text_of
+from triarch.tasks._base import Job
 from triarch.tasks._generating import Generating
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, kw_only=True)
 class Options(_generating.Options):
     prefix: str | None = None  # text before every piece of the input; None: what the checkpoint says of the task
-    long: Literal["window", "truncate", "error"] = "window"  # of a text longer than the model: read it in pieces
+    long: Strategy = "window"  # of a text longer than the model: read it in pieces
     truncation: bool | Literal["only_first", "longest_first"] = False  # the reference's long="truncate"
     max_source_tokens: int | None = None  # of one piece, with its prefix and special ones; None: what the model takes
     num_beams: int = 4  # sequences that grow side by side
@@ -36,7 +37,7 @@ class Options(_generating.Options):
     alignment: bool | Literal["all"] = False  # answers say which word of the text each of theirs looks at most, or all
 
     @property
-    def strategy(self) -> str:
+    def strategy(self) -> Strategy:
         return "truncate" if self.truncation else self.long
 
 
@@ -44,7 +45,6 @@ class Options(_generating.Options):
 class Piece:
     """A part of the input that is written from by itself."""
 
-    before: str  # white space that stands before it
     text: str
     encoding: Encoding  # with the prefix and the special tokens
     start: int = 0  # where it stands in the input
@@ -58,8 +58,8 @@ class Piece:
 class Document:
     """Notes of a job."""
 
-    pieces: list[Piece]
-    after: str = ""  # white space at the end
+    text: str  # the input
+    pieces: list[Piece]  # all of it but white space between them
 
 
 class Writing(Generating):
@@ -105,17 +105,12 @@ class Writing(Generating):
             raise InvalidInput("the text is empty; give something to write from")
         return text
 
-    def prepare(self, row: str, options: Any) -> Job:
-        document, dropped = self._document(row, options)
-        if len(document.pieces) > limits.WINDOWS:
-            raise LimitExceeded(
-                f"the text makes {len(document.pieces):,} pieces, over {limits.WINDOWS:,}; split it into several texts"
-            )
-        tokens = len(self.reader(options).encode(row, special_tokens=False)) if options.coverage else 0
-        return Job([], tokens=tokens, dropped=dropped, parts=len(document.pieces), notes=document)
-
-    def prompts(self, job: Job) -> list[list[int]]:
-        return [piece.ids for piece in job.notes.pieces]
+    def prepare(self, item: str, options: Any) -> Job:
+        document, dropped = self._document(item, options)
+        check_windows(len(document.pieces))
+        units = len(self.reader(options).encode(item, special_tokens=False)) if options.coverage else 0
+        prompts = [self.prompt(piece.ids, options) for piece in document.pieces]
+        return Job(prompts, units, dropped, len(prompts), notes=document)
 
     def answer(self, job: Job, outputs: list[list[Generated]], options: Any) -> list[dict[str, Any]]:
         """One record for each sequence that was asked for: the first of every piece together, and so on."""
@@ -177,50 +172,37 @@ class Writing(Generating):
         """What the model reads of a piece."""
         return self.reader(options).encode(options.prefix + text)
 
-    def most(self, options: Any) -> int:
-        """Tokens of a piece, with its prefix and special tokens. Raises InvalidInput for more than the model takes."""
-        most: int = self.processor.max_tokens if options.max_source_tokens is None else options.max_source_tokens
-        if not 0 < most <= self.processor.max_tokens:
-            raise InvalidInput(
-                f"max_source_tokens is {most:,}, the model takes 1 to {self.processor.max_tokens:,}; ask for as many"
-            )
-        return most
-
     def _document(self, text: str, options: Any) -> tuple[Document, int]:
         """Its pieces, and how many tokens were dropped because cutting was asked for."""
-        most = self.most(options)
+        most = self.processor.max_tokens
+        if options.max_source_tokens is not None:
+            most = bounded("max_source_tokens", options.max_source_tokens, most)
         around = len(self.encoded("", options))  # prefix and special tokens
         if most - around < 1:
             raise LimitExceeded(f"of {most:,} tokens the prefix leaves none for the text; shorten it")
-        if options.strategy == "error" and (found := len(self.encoded(text, options))) > most:
-            raise LimitExceeded(f'the text has {found:,} tokens, the model takes {most:,}; use long="window"')
+        if options.strategy == "error":
+            Fit().refuse(len(self.encoded(text, options)), most)
         if options.strategy == "truncate":
             window, dropped = self.reader(options).cut(options.prefix + text, max_tokens=most)
-            return Document([Piece("", text, window)]), dropped
+            return Document(text, [Piece(text, window)]), dropped
 
         def size(part: str) -> int:
             return max(len(self.encoded(part.strip(), options)) - around, 0)
 
-        pieces, place, before = list[Piece](), 0, ""
+        pieces, place = list[Piece](), 0
         for part in self.split(text, size, most - around, options):
-            stripped = part.strip()
-            if not stripped:
-                before += part
-            else:
-                lead = part[: len(part) - len(part.lstrip())]
+            if stripped := part.strip():
                 encoding = self.encoded(stripped, options)
                 if len(encoding) > most:
                     raise LimitExceeded(
                         f"{show(stripped)!r} alone has {len(encoding):,} tokens with what stands around it, {most:,} "
                         "fit; raise max_source_tokens, or shorten the prefix"
                     )
-                pieces.append(Piece(before + lead, stripped, encoding, place + len(lead)))
-                before = part[len(lead) + len(stripped) :]
+                pieces.append(Piece(stripped, encoding, place + part.index(stripped)))
             place += len(part)
-        if len(pieces) == 1:  # a text that fits is read to the letter, as the reference reads it
-            only = Piece("", text, self.encoded(text, options))
-            return (Document([only]), 0) if len(only.encoding) <= most else (Document(pieces, before), 0)
-        return Document(pieces, before), 0
+        if len(pieces) == 1 and len(whole := self.encoded(text, options)) <= most:
+            pieces = [Piece(text, whole)]  # a text that fits is read to the letter, as the reference reads it
+        return Document(text, pieces), 0
 
 
 def _joined(lists: list[list[Any] | None]) -> list[Any] | None:

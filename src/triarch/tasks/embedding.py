@@ -9,18 +9,20 @@ that is read in windows, whose vectors are averaged by length.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from triarch.errors import InvalidInput
+from triarch.inputs.fit import Fit, mean
+from triarch.inputs.text.given import text_of
 from triarch.tasks import _options
-from triarch.tasks._base import Job, Task, text_of
-from triarch.tasks._scores import mean_by_length
+from triarch.tasks._base import Job, Task
 
 if TYPE_CHECKING:
-    from tokenizers import Encoding
     from torch import Tensor
+
+    from triarch.inputs.processor import Piece
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +36,7 @@ class Options(_options.Options):
 class Embedding(Task):
     """Text -> (D,) array of float32."""
 
-    ALIASES = ("sentence-embedding",)
+    ALIASES: ClassVar[tuple[str, ...]] = ("sentence-embedding",)
     OPTIONS = Options
 
     def __init__(self, model: Any, **defaults: Any):
@@ -43,28 +45,32 @@ class Embedding(Task):
         super().__init__(model, **defaults)
         self.recipe = recipe(model.sidecars)
 
-    def read(self, given: Any, options: Options) -> str:
+    def read(self, given: Any, options: Any) -> Any:
         return text_of(given, "text")
 
-    def prepare(self, row: str, options: Options) -> Job:
-        longest = min(self.recipe.max_tokens or self.processor.max_tokens, self.processor.max_tokens)
-        shorter = replace(options, max_length=options.max_length or longest)
-        return self.windows(self.recipe.text(self._prompt(options), row), None, shorter)
+    def prepare(self, item: Any, options: Any) -> Job:
+        return super().prepare((self.recipe.text(self.prompt(options), item), None), options)
 
-    def compute(self, batch: dict[str, Tensor], windows: list[Encoding], options: Options) -> list[np.ndarray]:
+    def fit(self, options: Any) -> Fit:
+        return replace(super().fit(options), usual=self.recipe.max_tokens)
+
+    def compute(self, batch: dict[str, Tensor], pieces: list[Piece], options: Any) -> list[np.ndarray]:
         import torch
 
         x = self.model.features(**batch).float()  # (B, T, D)
         hidden, ends = (
             torch.tensor(counts, device=x.device)[:, None]
-            for counts in ([self.recipe.hidden(self._prompt(options), w) for w in windows], [*map(len, windows)])
+            for counts in (
+                [self.recipe.hidden(self.prompt(options), piece.content) for piece in pieces],
+                [piece.cost for piece in pieces],
+            )
         )
         places = torch.arange(x.shape[1], device=x.device)
         # Pooled here, as the vectors of all tokens of a long text would fill the memory
         return list(self.recipe.pool(x, (places >= hidden) & (places < ends)).cpu().numpy())
 
-    def answer(self, job: Job, outputs: list[np.ndarray], options: Options) -> np.ndarray:
-        vector = mean_by_length(job.windows, outputs)
+    def answer(self, job: Job, outputs: list[np.ndarray], options: Any) -> Any:
+        vector = mean(outputs, job.costs)
         if options.truncate_dim is not None:
             if not 0 < options.truncate_dim <= len(vector):
                 raise InvalidInput(f"truncate_dim is {options.truncate_dim}, wanted 1..{len(vector)}")
@@ -73,7 +79,8 @@ class Embedding(Task):
             vector = vector / max(float(np.linalg.norm(vector)), 1e-12)
         return vector.astype(np.float32)
 
-    def _prompt(self, options: Options) -> str:
+    def prompt(self, options: Any) -> str:
+        """What stands before each text."""
         return self.recipe.prompt(options.prompt_name) if options.prompt is None else options.prompt
 
 

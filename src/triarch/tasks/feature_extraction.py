@@ -12,13 +12,15 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from triarch.inputs.fit import TOKENS, stitch
+from triarch.inputs.text.given import text_of
 from triarch.tasks import _options
-from triarch.tasks._base import Job, Task, text_of
-from triarch.tasks._scores import stitch
+from triarch.tasks._base import Job, Task
 
 if TYPE_CHECKING:
-    from tokenizers import Encoding
     from torch import Tensor
+
+    from triarch.inputs.processor import Piece
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,19 +38,18 @@ class FeatureExtraction(Task):
     """Text -> (1, T, D) nested lists, special tokens included; with `pool` (D,)."""
 
     OPTIONS = Options
+    FIT = TOKENS
 
-    def read(self, given: Any, options: Options) -> str:
-        return text_of(given, "text")
+    def read(self, given: Any, options: Options) -> tuple[str, None]:
+        return text_of(given, "text"), None
 
-    def prepare(self, row: str, options: Options) -> Job:
-        return self.windows(row, None, options, share=1 / 4)
-
-    def compute(self, batch: dict[str, Tensor], windows: list[Encoding], options: Options) -> list[np.ndarray]:
+    def compute(self, batch: dict[str, Tensor], pieces: list[Piece], options: Options) -> list[np.ndarray]:
         x = self.model.features(**batch).float().cpu().numpy()  # (B, T, D)
-        return [x[i, : len(window)] for i, window in enumerate(windows)]
+        return [x[i, : piece.cost] for i, piece in enumerate(pieces)]
 
     def answer(self, job: Job, outputs: list[np.ndarray], options: Options) -> Any:
-        _, x = stitch(job.windows, outputs, job.stride)  # (T, D)
+        _, shared = self.fit(options).sizes(self.processor.max_tokens)
+        _, x = stitch([window.special_tokens_mask for window in job.contents], outputs, shared)  # (T, D)
         if options.pool is not None:
             pooled = {"mean": x.mean(0), "max": x.max(0), "first": x[0]}[options.pool]
             return _tensor(pooled) if options.return_tensors else pooled.tolist()

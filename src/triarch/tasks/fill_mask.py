@@ -8,20 +8,24 @@ the ones before. A text longer than the model is read in windows; each mask is g
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from triarch.errors import InvalidInput, LimitExceeded, Unsupported, show
+from triarch.inputs.fit import Fit
+from triarch.inputs.text.given import text_of
 from triarch.kinds import PretrainingScores, WordScores
 from triarch.tasks import _options
-from triarch.tasks._base import Job, Task, text_of
+from triarch.tasks._base import Job, Task
 from triarch.tasks._scores import softmax
 
 if TYPE_CHECKING:
     from tokenizers import Encoding
     from torch import Tensor
+
+    from triarch.inputs.processor import Piece
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +76,7 @@ class FillMask(Task):
 
     NEEDS = (WordScores, PretrainingScores)
     OPTIONS = Options
+    FIT = Fit(share=1 / 2)
 
     def __init__(self, model: Any, **defaults: Any):
         super().__init__(model, **defaults)
@@ -83,21 +88,22 @@ class FillMask(Task):
     def shaped(self, answer: Any, inputs: Any, given: dict[str, Any]) -> Any:
         return answer[0] if isinstance(inputs, list) and len(inputs) == 1 else answer
 
-    def read(self, given: Any, options: Options) -> str:
-        return text_of(given, "text")
+    def read(self, given: Any, options: Options) -> tuple[str, None]:
+        return text_of(given, "text"), None
 
-    def prepare(self, row: str, options: Options) -> Job:
-        job = self.windows(row, None, options, share=1 / 2)
+    def prepare(self, item: tuple[str, None], options: Options) -> Job:
+        job = super().prepare(item, options)
+        row, windows = item[0], job.contents
         places: dict[tuple[int, int], tuple[int, int, int]] = {}  # where in the text -> context, window, position
-        for number, window in enumerate(job.windows):
+        for number, window in enumerate(windows):
             for i in self._masks(window):
                 here = (min(i, len(window) - 1 - i), -number, i)
                 places[window.offsets[i]] = max(places.get(window.offsets[i], here), here)
         if not places:
             mask = self.processor.token("mask_token")
             raise InvalidInput(f"no mask in {show(row)!r}; write {mask} where a word is missing")
-        text = row if len(job.windows) > 1 else None
-        found = [Found(text, job.windows[-number], i, span) for span, (_, number, i) in sorted(places.items())]
+        text = row if len(windows) > 1 else None
+        found = [Found(text, windows[-number], i, span) for span, (_, number, i) in sorted(places.items())]
         used = {id(each.window): each.window for each in found}
         if options.joint or options.multi_token:
             if len(used) > 1:
@@ -106,15 +112,13 @@ class FillMask(Task):
                 raise InvalidInput(f"multi_token targets want one mask, found {len(found)}; leave one")
         if options.coverage and text is not None:  # windows without a mask are not looked at, nor count as seen
             seen = {offsets for w in used.values() for offsets in w.offsets}
-            job.dropped = max(0, job.tokens - len(seen))
-        job.parts = len(used)
-        # Guessing together takes the model step by step, in `answer`
-        job.windows = [] if options.joint or options.multi_token else list(used.values())
-        job.notes = found
-        return job
+            job.dropped = max(0, job.units - len(seen))
+        together = options.joint or options.multi_token  # which takes the model step by step, in `answer`
+        pieces = [] if together else [piece for piece in job.pieces if id(piece.content) in used]
+        return replace(job, pieces=pieces, parts=len(used), notes=found)
 
-    def compute(self, batch: dict[str, Tensor], windows: list[Encoding], options: Options) -> list[np.ndarray]:
-        return self._probabilities(batch, [self._masks(window) for window in windows])
+    def compute(self, batch: dict[str, Tensor], pieces: list[Piece], options: Options) -> list[np.ndarray]:
+        return self._probabilities(batch, [self._masks(piece.content) for piece in pieces])
 
     def answer(self, job: Job, outputs: list[np.ndarray], options: Options) -> Any:
         if options.joint or options.multi_token:
@@ -124,7 +128,7 @@ class FillMask(Task):
         allowed = self._allowed(options)
         rows = []
         for found in job.notes:
-            number = next(n for n, window in enumerate(job.windows) if window is found.window)
+            number = next(n for n, window in enumerate(job.contents) if window is found.window)
             probabilities = outputs[number][self._masks(found.window).index(found.place)]  # (V,)
             scores = probabilities if allowed is None else probabilities[allowed]
             order = np.argsort(-scores, kind="stable")[: options.top_k]

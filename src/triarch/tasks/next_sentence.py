@@ -13,14 +13,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from triarch.errors import InvalidInput
+from triarch.inputs.fit import mean
+from triarch.inputs.text.given import pair_of
 from triarch.kinds import FollowsScores, PretrainingScores
 from triarch.tasks import _options
-from triarch.tasks._base import Job, Task, pair_of
-from triarch.tasks._scores import mean_by_length, softmax
+from triarch.tasks._base import Job, Task
+from triarch.tasks._scores import softmax
 
 if TYPE_CHECKING:
-    from tokenizers import Encoding
     from torch import Tensor
+
+    from triarch.inputs.processor import Piece
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,14 +43,11 @@ class NextSentence(Task):
             raise InvalidInput('input is one text, wanted two; write {"text": …, "text_pair": …}')
         return text, pair
 
-    def prepare(self, row: tuple[str, str], options: Options) -> Job:
-        return self.windows(*row, options)
-
-    def compute(self, batch: dict[str, Tensor], windows: list[Encoding], options: Options) -> list[np.ndarray]:
+    def compute(self, batch: dict[str, Tensor], pieces: list[Piece], options: Options) -> list[np.ndarray]:
         *_, follows = self.model(**batch)  # which comes last in both kinds of scores
         return list(follows.float().cpu().numpy())
 
     def answer(self, job: Job, outputs: list[np.ndarray], options: Options) -> dict[str, Any]:
-        follows, not_follows = softmax(mean_by_length(job.windows, outputs))
+        follows, not_follows = softmax(mean(outputs, job.costs))
         label = "IsNext" if follows >= not_follows else "NotNext"
         return {"label": label, "score": float(max(follows, not_follows))}

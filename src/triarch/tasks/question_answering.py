@@ -13,13 +13,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from triarch.errors import InvalidInput
+from triarch.inputs.fit import QUESTION, Fit
+from triarch.inputs.text.given import text_of
 from triarch.kinds import SpanScores
 from triarch.tasks import _options
-from triarch.tasks._base import Job, Task, text_of
+from triarch.tasks._base import Job, Task
 
 if TYPE_CHECKING:
     from tokenizers import Encoding
     from torch import Tensor
+
+    from triarch.inputs.processor import Piece
 
 OUTSIDE = -10_000.0  # logit of a token that cannot be in an answer
 
@@ -42,6 +46,7 @@ class QuestionAnswering(Task):
     NEEDS = (SpanScores,)
     INPUT = "context"
     OPTIONS = Options
+    FIT = QUESTION
 
     def __call__(self, inputs: Any = None, context: Any = None, **options: Any) -> Any:
         """Rows {"question", "context"}, or `question=` and `context=`: texts, lists of one length, a list and a text.
@@ -73,22 +78,22 @@ class QuestionAnswering(Task):
             whole = self.processor.encode(question, special_tokens=False)
             if len(whole) > options.max_question_len:
                 question = question[: whole.offsets[options.max_question_len - 1][1]]
-        most = options.max_seq_len or options.max_length or min(self.processor.max_tokens, 384)
-        stride = next(s for s in (options.stride, options.doc_stride, min(most // 2, 128)) if s is not None)
-        job = self.windows(question, context, replace(options, max_length=most, stride=stride), side="second")
-        job.notes = context
-        return job
+        return replace(super().prepare((question, context), options), notes=context)
 
-    def compute(self, batch: dict[str, Tensor], windows: list[Encoding], options: Options) -> list[np.ndarray]:
+    def fit(self, options: Options) -> Fit:
+        stride = options.doc_stride if options.stride is None else options.stride
+        return replace(super().fit(options), most=options.max_seq_len or options.max_length, stride=stride)
+
+    def compute(self, batch: dict[str, Tensor], pieces: list[Piece], options: Options) -> list[np.ndarray]:
         scores = self.model(**batch)
         both = np.stack([scores.start_logits.float().cpu().numpy(), scores.end_logits.float().cpu().numpy()], 1)
-        return [both[i, :, : len(window)] for i, window in enumerate(windows)]  # (2, T) each
+        return [both[i, :, : piece.cost] for i, piece in enumerate(pieces)]  # (2, T) each
 
     def answer(self, job: Job, outputs: list[np.ndarray], options: Options) -> Any:
         answers: dict[str, dict[str, Any]] = {}
         impossible = []
         context = job.notes
-        for window, logits in zip(job.windows, outputs, strict=True):
+        for window, logits in zip(job.contents, outputs, strict=True):
             inside = np.array([sequence == 1 for sequence in window.sequence_ids])
             first = np.array([token == self.processor.id("cls_token") for token in window.ids])
             start, end = _distribution(logits[0], inside | first), _distribution(logits[1], inside | first)

@@ -7,19 +7,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from triarch.data.inputs import read_rows
 from triarch.errors import InvalidInput, TriarchError
+from triarch.inputs.text.given import text_of
 from triarch.tasks import embedding
-from triarch.tasks._base import Job, Task, text_of
+from triarch.tasks._base import Job
 from triarch.tasks.embedding import Embedding, normalized
-
-if TYPE_CHECKING:
-    from tokenizers import Encoding
-    from torch import Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,52 +25,56 @@ class Options(embedding.Options):
     top_k: int = 10  # that many best hits
 
 
-class SemanticSearch(Task):
+class Index(NamedTuple):
+    """The vectors of a corpus."""
+
+    corpus: list[str] | str  # as it was given
+    dimensions: int | None  # what vectors were cut to
+    texts: list[str]
+    vectors: np.ndarray  # (N, D), of length 1
+
+
+class SemanticSearch(Embedding):
     """Query -> [{"corpus_id", "score", "text"}], nearest first; the score is the cosine.
 
     A corpus given to `pipeline()` is embedded once, at the first query.
     """
 
+    ALIASES = ()
     INPUT = "query"
     OPTIONS = Options
 
     def __init__(self, model: Any, **defaults: Any):
         super().__init__(model, **defaults)
-        self.embedding = Embedding(model)
-        self.indexed: tuple[Any, int | None, list[str], np.ndarray] | None = None  # corpus, cut to, its texts, (N, D)
+        self.indexed: Index | None = None
 
-    def read(self, given: Any, options: Options) -> str:
+    def read(self, given: Any, options: Any) -> str:
         return text_of(given, "query", "text")
 
-    def prepare(self, row: str, options: Options) -> Job:
-        return self.embedding.prepare(row, self._as_query(options))
+    def prompt(self, options: Any) -> str:
+        own = options.prompt is None and options.prompt_name is None
+        return super().prompt(replace(options, prompt_name=self._prompt("query")) if own else options)
 
-    def compute(self, batch: dict[str, Tensor], windows: list[Encoding], options: Options) -> list[np.ndarray]:
-        return self.embedding.compute(batch, windows, self._as_query(options))
-
-    def answer(self, job: Job, outputs: list[np.ndarray], options: Options) -> list[dict[str, Any]]:
-        query = normalized(self.embedding.answer(job, outputs, options))
-        texts, vectors = self._index(options.corpus, options.truncate_dim)
-        scores = vectors @ query
+    def answer(self, job: Job, outputs: list[np.ndarray], options: Any) -> list[dict[str, Any]]:
+        query = normalized(super().answer(job, outputs, options))
+        index = self._index(options.corpus, options.truncate_dim)
+        scores = index.vectors @ query
         best = np.argsort(-scores, kind="stable")[: options.top_k]
-        return [{"corpus_id": int(i), "score": float(scores[i]), "text": texts[i]} for i in best]
+        return [{"corpus_id": int(i), "score": float(scores[i]), "text": index.texts[i]} for i in best]
 
-    def _index(self, corpus: list[str] | str, dimensions: int | None) -> tuple[list[str], np.ndarray]:
-        if self.indexed is None or self.indexed[0] is not corpus or self.indexed[1] != dimensions:
+    def _index(self, corpus: list[str] | str, dimensions: int | None) -> Index:
+        found = self.indexed  # once, as another thread may put that of another corpus in its place
+        if found is None or found.corpus is not corpus or found.dimensions != dimensions:
             texts = [text_of(row, "text") for row in _texts(corpus)]
             if not texts:
                 raise InvalidInput("corpus is empty; give a list of texts, or the path of a file of them")
-            vectors = self.embedding(texts, prompt_name=self._prompt("document"), truncate_dim=dimensions)
-            self.indexed = corpus, dimensions, texts, normalized(np.stack(vectors))
-        return self.indexed[2], self.indexed[3]
-
-    def _as_query(self, options: Options) -> Options:
-        own = options.prompt is None and options.prompt_name is None
-        return replace(options, prompt_name=self._prompt("query")) if own else options
+            embed = Embedding(self.model, prompt_name=self._prompt("document"), truncate_dim=dimensions)
+            self.indexed = found = Index(corpus, dimensions, texts, normalized(np.stack(embed(texts))))
+        return found
 
     def _prompt(self, name: str) -> str | None:
         """A prompt that the model was trained with, where it was."""
-        return name if name in self.embedding.recipe.prompts else None
+        return name if name in self.recipe.prompts else None
 
 
 def _texts(corpus: list[str] | str) -> list[Any]:

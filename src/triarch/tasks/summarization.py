@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from triarch.errors import InvalidInput
+from triarch.errors import InvalidInput, TriarchError
 from triarch.tasks import _alignment, _writing
 from triarch.tasks._base import Job
 from triarch.tasks._writing import Document, Writing
@@ -53,8 +53,11 @@ class Summarization(Writing):
         text = self.joined(document, found, options)
         if not text or len(text) > SHORTER * sum(len(piece.text) for piece in document.pieces):
             return super()._record(document, found, options)
-        answer: dict[str, Any] = next(self.run([text], options))
-        return answer["result"][0] if options.coverage else answer[0]  # type: ignore[index]
+        answer: Any = next(self.stream([text], options))
+        if isinstance(answer, TriarchError):
+            raise answer
+        made: dict[str, Any] = (answer["result"] if options.coverage else answer)[0]
+        return made
 
     def _record(self, document: Document, found: list[Generated], options: Options) -> dict[str, Any]:
         record = super()._record(document, found, options)

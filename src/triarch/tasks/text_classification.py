@@ -13,10 +13,12 @@ from typing import Any, Literal
 import numpy as np
 
 from triarch.errors import InvalidInput
+from triarch.inputs.fit import mean
+from triarch.inputs.text.given import pair_of
 from triarch.kinds import LabelScores
 from triarch.tasks import _options
-from triarch.tasks._base import Job, Task, pair_of
-from triarch.tasks._scores import mean_by_length, sigmoid, softmax
+from triarch.tasks._base import Job, Task
+from triarch.tasks._scores import sigmoid, softmax
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,11 +46,8 @@ class TextClassification(Task):
             raise InvalidInput('input is a list within a list; write a pair as {"text": …, "text_pair": …}')
         return pair_of(given, options.text_pair)
 
-    def prepare(self, row: tuple[str, str | None], options: Options) -> Job:
-        return self.windows(*row, options)
-
     def answer(self, job: Job, outputs: list[np.ndarray], options: Options) -> Any:
-        logits = mean_by_length(job.windows, outputs)
+        logits = mean(outputs, job.costs)
         labels = self.model.config.id2label
         ranked = [{"label": labels[i], "score": float(score)} for i, score in enumerate(self.scores(logits, options))]
         if options.return_all_scores:

@@ -18,9 +18,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from triarch.errors import InvalidInput, LimitExceeded, show
 from triarch.generation.settings import NEW_TOKENS
+from triarch.inputs.fit import Fit, Strategy
+from triarch.inputs.text.given import text_of
 from triarch.kinds import NextWordScores
 from triarch.tasks import _generating
-from triarch.tasks._base import Job, text_of
+from triarch.tasks._base import Job
 from triarch.tasks._generating import Generating
 
 if TYPE_CHECKING:
@@ -30,22 +32,12 @@ ENCODING = ("add_special_tokens", "truncation", "max_length", "padding")  # of t
 Chat = list[dict[str, Any]]
 
 
-@dataclass
-class Prompt:
-    """Notes of a job: what the model reads, and what `answer` needs to know of it."""
-
-    ids: list[int]
-    given: str | Chat
-
-
 @dataclass(frozen=True, kw_only=True)
 class Options(_generating.Options):
     return_full_text: bool | None = None  # the prompt stands before the answer; None: unless a template made it
     prefix: str = ""  # text before every prompt, which the answer does not repeat
     template: str | None = None  # the prompt, with {} in the place of the input, or {name} for a column of a row
-    long: Literal["error", "window", "truncate"] = (
-        "error"  # of a prompt that leaves no room: read its end, or beginning
-    )
+    long: Strategy = "error"  # of a prompt that leaves no room: read its end, or beginning
     handle_long_generation: Literal["hole"] | None = None  # the reference's long="window"
     truncation: bool = False  # the reference's long="truncate"
     add_special_tokens: bool = True  # the tokenizer's own around the prompt; a chat brings its own
@@ -84,7 +76,7 @@ class Options(_generating.Options):
         return self.handle_long_generation is not None or self.long == "window"
 
     @property
-    def strategy(self) -> str:
+    def strategy(self) -> Strategy:
         return "truncate" if self.truncates else "window" if self.windows else "error"
 
 
@@ -112,27 +104,24 @@ class TextGeneration(Generating):
             raise InvalidInput(f"{idle[0]} does nothing to a text; give a chat, a list of role and content")
         return text_of(given, "text", "prompt") if options.template is None else _filled(options.template, given)
 
-    def prepare(self, row: str | Chat, options: Options) -> Job:
+    def prepare(self, item: str | Chat, options: Options) -> Job:
         more = {name: value for name, value in options.encoding.items() if name not in ENCODING}
         specials = bool(options.encoding.get("add_special_tokens", options.add_special_tokens))
-        if isinstance(row, list):
-            ids, specials = self._written(row, more, options), False
+        if isinstance(item, list):
+            ids, specials = self._written(item, more, options), False
         elif more:
             raise InvalidInput(f"tokenizer_encode_kwargs has {show(next(iter(more)))!r}, which only a chat takes")
         else:
-            ids = self.processor.encode(options.prefix + row, special_tokens=False).ids
+            ids = self.processor.encode(options.prefix + item, special_tokens=False).ids
         ids, dropped = self._fitted(ids, specials, options)
         if not ids and (begin := self.processor.id("bos_token")) is not None:
             ids = [begin]  # an empty prompt asks for a text from its beginning
-        return Job([], tokens=len(ids) + dropped, dropped=dropped, notes=Prompt(ids, row))
-
-    def prompts(self, job: Job) -> list[list[int]]:
-        return [job.notes.ids]
+        return Job([self.prompt(ids, options)], len(ids) + dropped, dropped, notes=item)
 
     def answer(self, job: Job, outputs: list[list[Generated]], options: Options) -> list[dict[str, Any]]:
-        prompt: Prompt = job.notes
+        (ids,) = job.contents
         return [
-            self.record("generated", prompt.ids, self._shown(prompt.given, found, options), found, options)
+            self.record("generated", ids, self._shown(job.notes, found, options), found, options)
             for found in outputs[0]
         ]
 
@@ -168,11 +157,8 @@ class TextGeneration(Generating):
         context: int = self.model.config.max_tokens
         if options.strategy == "error":
             new = options.max_new_tokens or 1
-            if len(whole) + new > context:
-                raise LimitExceeded(
-                    f"prompt has {len(whole):,} tokens and {new:,} are to follow, the model takes {context:,} in all; "
-                    'ask for fewer, or use long="window"'
-                )
+            advice = f'{new:,} are to follow, so ask for fewer, or use long="window"'
+            Fit(name="the prompt", advice=advice).refuse(len(whole), context - new)
             return whole, 0
         total = min(context, options.max_length or context)
         new = options.max_new_tokens or (1 if options.max_length else min(NEW_TOKENS, total // 2))
@@ -186,10 +172,9 @@ class TextGeneration(Generating):
                 f"{total - around - 1:,}"
             )
         dropped = max(len(whole) - most, 0)
-        if not dropped:
-            return whole, 0
-        kept = ids[dropped:] if options.strategy == "window" else ids[: len(ids) - dropped]
-        return self.processor.frame(kept)[0] if specials else kept, dropped
+        if dropped:
+            ids = ids[dropped:] if options.strategy == "window" else ids[:-dropped]
+        return self.processor.frame(ids)[0] if specials else ids, dropped
 
 
 def _is_chat(given: Any) -> bool:

@@ -7,20 +7,23 @@ A text longer than the model is read in overlapping windows; each token is label
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from triarch.errors import InvalidInput
+from triarch.inputs.fit import TOKENS, stitch
+from triarch.inputs.text.given import text_of
 from triarch.kinds import TokenScores
 from triarch.tasks import _options
-from triarch.tasks._base import Job, Task, text_of
-from triarch.tasks._scores import softmax, stitch
+from triarch.tasks._base import Job, Task
+from triarch.tasks._scores import softmax
 
 if TYPE_CHECKING:
-    from tokenizers import Encoding
     from torch import Tensor
+
+    from triarch.inputs import processor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +58,7 @@ class TokenClassification(Task):
     ALIASES = ("ner",)
     NEEDS = (TokenScores,)
     OPTIONS = Options
+    FIT = TOKENS
 
     def single(self, inputs: Any, options: Options) -> bool:
         words = options.is_split_into_words and isinstance(inputs, list | tuple)
@@ -64,22 +68,20 @@ class TokenClassification(Task):
         one_list_of_words = isinstance(inputs, list) and self.single(inputs, self.options(given))
         return [answer] if one_list_of_words else answer
 
-    def read(self, given: Any, options: Options) -> str | list[str]:
+    def read(self, given: Any, options: Options) -> tuple[str | list[str], None]:
         if not options.is_split_into_words:
-            return text_of(given, "text")
+            return text_of(given, "text"), None
         words = given.get("words") if isinstance(given, dict) else given
         if not isinstance(words, list | tuple) or not all(isinstance(word, str) for word in words):
             raise InvalidInput(f"input is {type(given).__name__}, wanted a list of words with is_split_into_words")
-        return list(words)
+        return list(words), None
 
-    def prepare(self, row: str | list[str], options: Options) -> Job:
-        job = self.windows(row, None, options, share=1 / 4)
-        job.notes = row
-        return job
+    def prepare(self, item: tuple[str | list[str], None], options: Options) -> Job:
+        return replace(super().prepare(item, options), notes=item[0])
 
-    def compute(self, batch: dict[str, Tensor], windows: list[Encoding], options: Options) -> list[np.ndarray]:
+    def compute(self, batch: dict[str, Tensor], pieces: list[processor.Piece], options: Options) -> list[np.ndarray]:
         logits = self.model(**batch).logits.float().cpu().numpy()  # (B, T, L)
-        return [logits[i, : len(window)] for i, window in enumerate(windows)]
+        return [logits[i, : piece.cost] for i, piece in enumerate(pieces)]
 
     def answer(self, job: Job, outputs: list[np.ndarray], options: Options) -> list[dict[str, Any]]:
         pieces = self._pieces(job, outputs, options)
@@ -103,18 +105,20 @@ class TokenClassification(Task):
 
     def _pieces(self, job: Job, outputs: list[np.ndarray], options: Options) -> list[Piece]:
         """The tokens of the whole input, their spans counted in the original text."""
-        places, rows = stitch(job.windows, [softmax(logits) for logits in outputs], job.stride)
+        windows, (_, shared) = job.contents, self.fit(options).sizes(self.processor.max_tokens)
+        masks = [window.special_tokens_mask for window in windows]
+        places, rows = stitch(masks, [softmax(logits) for logits in outputs], shared)
         begins = [0]
         if options.is_split_into_words:
             for word in job.notes:
                 begins.append(begins[-1] + len(word) + len(options.delimiter))
         text = options.delimiter.join(job.notes) if options.is_split_into_words else job.notes
         prefixed = bool(getattr(self.processor.tokenizer.model, "continuing_subword_prefix", None))
-        tokens = [self.processor.tokens(window.ids) for window in job.windows]
+        tokens = [self.processor.tokens(window.ids) for window in windows]
         pieces = []
         for index, ((number, i), scores) in enumerate(zip(places, rows, strict=True)):
-            window = job.windows[number]
-            if window.special_tokens_mask[i]:
+            window = windows[number]
+            if masks[number][i]:
                 continue
             begin = begins[window.word_ids[i] or 0] if options.is_split_into_words else 0
             start, end = (begin + offset for offset in window.offsets[i])

@@ -164,8 +164,11 @@ class Translation(Writing):
         """The translations with the white space of the text between them."""
         if len(found) == 1:
             return self.text(found[0], options)
-        pairs = zip(document.pieces, found, strict=True)
-        return "".join(piece.before + self.text(one, options).strip() for piece, one in pairs) + document.after
+        made, end = "", 0
+        for piece, one in zip(document.pieces, found, strict=True):
+            made += document.text[end : piece.start] + self.text(one, options).strip()
+            end = piece.start + len(piece.text)
+        return made + document.text[end:]
 
 
 def _pair(source: str | None, target: str | None) -> str:

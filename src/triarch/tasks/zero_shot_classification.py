@@ -11,21 +11,23 @@ serves a second label.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from itertools import islice
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from triarch import limits
 from triarch.errors import InvalidInput, Unsupported, show, some
+from triarch.inputs.fit import Fit, mean
+from triarch.inputs.text.given import text_of
 from triarch.kinds import LabelScores, NextWordScores
 from triarch.tasks import _label_prompts, _options
-from triarch.tasks._base import Job, Task, text_of
-from triarch.tasks._scores import mean_by_length, softmax
+from triarch.tasks._base import Job, Task, dealt, together
+from triarch.tasks._scores import softmax
 
 if TYPE_CHECKING:
-    from tokenizers import Encoding
+    from triarch.inputs.processor import Piece
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +56,7 @@ class ZeroShotClassification(Task):
     NEEDS = (LabelScores, NextWordScores)
     INPUT = "sequence"
     OPTIONS = Options
+    FIT = Fit(side="first")
 
     def __init__(self, model: Any, **defaults: Any):
         super().__init__(model, **defaults)
@@ -91,17 +94,19 @@ class ZeroShotClassification(Task):
             raise InvalidInput(f"{found}; name at least {'one' if least == 1 else 'two'}")
         return text_of(given, "sequence", "text")
 
-    def prepare(self, row: str, options: Options) -> Job:
+    def prepare(self, item: str, options: Options) -> Job:
         if self.decoder:
-            return _label_prompts.prompts(self.model, row, options)
+            return _label_prompts.prompts(self.model, item, self.fit(options), options)
         hypotheses = [options.hypothesis_template.replace("{}", label) for label in options.labels]
-        jobs = [self.windows(row, hypothesis, options, side="first") for hypothesis in hypotheses]
-        windows = [window for job in jobs for window in job.windows]
-        most = max(jobs, key=lambda job: len(job.windows))
-        return replace(most, windows=windows, dropped=max(job.dropped for job in jobs), notes=(row, jobs))
+        prepare = super().prepare
+        jobs = [prepare((item, hypothesis), options) for hypothesis in hypotheses]
+        units = max(jobs, key=lambda job: job.parts).units
+        return together(jobs, units=units, dropped=max(job.dropped for job in jobs), notes=(item, jobs))
 
-    def scored(self, windows: list[Encoding], options: Options) -> list[np.ndarray]:
-        return _label_prompts.totals(self.model, windows) if self.decoder else super().scored(windows, options)
+    def scored(self, pieces: list[Piece], options: Options, cancelled: Callable[[], bool]) -> Sequence[np.ndarray]:
+        if self.decoder:
+            return _label_prompts.totals(self.model, [piece.content for piece in pieces])
+        return super().scored(pieces, options, cancelled)
 
     def answer(self, job: Job, outputs: list[np.ndarray], options: Options) -> dict[str, Any]:
         if self.decoder:
@@ -117,9 +122,8 @@ class ZeroShotClassification(Task):
 
     def _entailed(self, job: Job, outputs: list[np.ndarray], options: Options) -> tuple[str, np.ndarray]:
         row, jobs = job.notes
-        rest = iter(outputs)
-        logits = [mean_by_length(one.windows, list(islice(rest, len(one.windows)))) for one in jobs]
-        table = np.stack(logits)  # (labels, L)
+        pairs = zip(jobs, dealt(jobs, outputs), strict=True)
+        table = np.stack([mean(own, one.costs) for one, own in pairs])  # (labels, L)
         if options.multi_label or len(table) == 1:
             return row, softmax(table[:, [self.contradiction, self.entailment]])[:, 1]
         return row, softmax(table[:, self.entailment])

@@ -211,7 +211,7 @@ def look_inside(embed: Embedding, sentences: tuple[int, int], texts: list[str]) 
     tokens = read_tokens(encoding, (first, second))
     model: Any = embed.model
     with torch.inference_mode():
-        attention = model.attention_maps(**_batch(embed, [encoding]))
+        attention = model.attention_maps(**_batch(embed, encoding))
     maps = [one[0, :MOST_HEADS].float().cpu().numpy() for one in attention]
     layers = np.unique(np.linspace(0, len(maps) - 1, min(len(maps), MOST_LAYERS)).round().astype(int)).tolist()
     stacked = np.stack([maps[layer] for layer in layers])
@@ -262,16 +262,16 @@ def strongest(attention: np.ndarray, tokens: list[Token], count: int = 5) -> lis
 
 def pool(embed: Embedding, text: str) -> Pooled:
     """The vectors of the tokens of a text's first window, and the one that they become."""
-    job = embed.prepare(text, embed.options({}))
+    window = embed.prepare(text, embed.options({})).pieces[0].content
     with torch.inference_mode():
-        vectors = embed.model.features(**_batch(embed, job.windows[:1])).float().cpu()  # (1, T, D)
+        vectors = embed.model.features(**_batch(embed, window)).float().cpu()  # (1, T, D)
         (pooled,) = embed.recipe.pool(vectors, torch.ones(vectors.shape[:2], dtype=torch.bool)).numpy()
-    return Pooled(job.windows[0].tokens, vectors[0].numpy(), pooled, embed.recipe.poolings)
+    return Pooled(window.tokens, vectors[0].numpy(), pooled, embed.recipe.poolings)
 
 
-def _batch(embed: Embedding, encodings: list[Encoding]) -> dict[str, torch.Tensor]:
+def _batch(embed: Embedding, encoding: Encoding) -> dict[str, torch.Tensor]:
     place = next(embed.model.parameters()).device
-    return {name: tensor.to(place) for name, tensor in embed.processor.collate(encodings).items()}
+    return {name: tensor.to(place) for name, tensor in embed.processor.pad([encoding.ids], [encoding.type_ids]).items()}
 
 
 def split_words(embed: Embedding, texts: list[str], count: int = 9) -> list[tuple[str, list[str]]]:

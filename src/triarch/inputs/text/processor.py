@@ -22,12 +22,16 @@ from torch import Tensor
 from triarch import limits
 from triarch.errors import CorruptFile, InvalidInput, LimitExceeded, NotFound, Unsupported, show
 from triarch.files import Folder, replacing, write_text
+from triarch.inputs.fit import Fit, check_windows, count_windows
+from triarch.inputs.processor import Piece
 from triarch.inputs.text import vocabulary
 from triarch.inputs.text.chat import Format, Messages, Options, Spans, read_templates, remove_template_files, saved
 from triarch.inputs.text.format import TextFormat
+from triarch.inputs.text.given import pair_of
 from triarch.inputs.text.spelling import Guard, respelled, special_tokens
 
 Text = str | Sequence[str]
+Item = tuple[Text, Text | None]  # a text and its pair
 Sizes = tuple[int, int]  # tokens of the first text and of its pair
 
 APART = "target_tokenizer"  # the folder of a tokenizer of what is written, where it is not that of what is read
@@ -212,15 +216,64 @@ class TextProcessor:
         pairs = pair if isinstance(pair, list | tuple) else [pair] if pair is not None else [None] * len(texts)
         if len(texts) != len(pairs):
             raise InvalidInput(f"{len(texts)} texts came with {len(pairs)} pairs; give one pair for each text")
-        if truncation:
-            return self.collate([self.cut(a, b, max_tokens=max_length)[0] for a, b in zip(texts, pairs, strict=True)])
-        encodings = [self.encode(a, b) for a, b in zip(texts, pairs, strict=True)]
-        most = self._most(max_length)
-        if (longest := max(map(len, encodings), default=0)) > most:
-            raise LimitExceeded(
-                f"a text of {longest} tokens where {most} fit; take it in windows(), or cut it with truncation=True"
-            )
-        return self.collate(encodings)
+        advice = "take it in windows(), or cut it with truncation=True"
+        fit = Fit(strategy="truncate" if truncation else "error", most=self._most(max_length), advice=advice)
+        return self._padded([self.pieces(both, fit)[0] for both in zip(texts, pairs, strict=True)])
+
+    def single(self, given: Any) -> bool:
+        return isinstance(given, str)
+
+    def read(self, given: Any) -> Item:
+        """A text, {"text", "text_pair"}, or a list of words -> the text and its pair. Raises as `check_text` does."""
+        text, pair = pair_of(given, None) if isinstance(given, str | dict) else (given, None)
+        for one in (text,) if pair is None else (text, pair):
+            check_text(one)
+        return text, pair
+
+    def pieces(self, item: Item, fit: Fit) -> list[Piece]:
+        """Encodings of a text, or of a text and its pair.
+
+        Windows run over one side (`fit.side`) and each holds the other side whole. Where that leaves them less than a
+        quarter of the room, or no more than the stride, they run over both sides, in all combinations. Truncation
+        keeps the beginning of one side, with side="auto" of the longer one, and of both from where they are equal; the
+        rest is in `.overflowing`.
+
+        Raises InvalidInput for a stride that no window can hold, LimitExceeded for too many windows, for a text that is
+        refused, and where truncation leaves nothing of one side; and what `encode` raises.
+        """
+        (most, shared), (text, pair) = fit.sizes(self.max_tokens), item
+        first, second = self._encode(text, pair)
+        sizes = (len(first), len(second) if second else 0)
+        specials, least = self._framing.num_special_tokens_to_add(pair is not None), 1 if pair is None else 2
+        room, stride, keep = most - specials, 0, sizes
+        if fit.strategy == "error":
+            fit.refuse(sum(sizes) + specials, most)
+        elif room < least:
+            raise InvalidInput(f"{most} tokens leave no room for text; wanted at least {specials + least}")
+        elif fit.strategy == "truncate":
+            keep = _share(sizes, room) if fit.side == "auto" else _keep(sizes, room, fit.side)
+            if any(kept < min(size, 1) for kept, size in zip(keep, sizes, strict=True)):
+                raise LimitExceeded(
+                    f"of {room} tokens the {fit.side} text gets none, the other takes them all; cut that one"
+                )
+        else:
+            keep, stride = _keep(sizes, room, fit.side), shared
+            if any(kept < size and (kept < room / 4 or kept <= stride) for kept, size in zip(keep, sizes, strict=True)):
+                keep = _share(sizes, room)
+            moving = [(size, kept) for kept, size in zip(keep, sizes, strict=True) if kept < size]
+            shortest = min((kept for _, kept in moving), default=room)
+            if not 0 <= stride < shortest:
+                raise InvalidInput(
+                    f"windows of {shortest} tokens cannot overlap by {stride}; wanted 0 to {shortest - 1}"
+                )
+            check_windows(math.prod(count_windows(size, kept, stride) for size, kept in moving))
+        first.truncate(keep[0], stride=stride)
+        if second is not None:
+            second.truncate(keep[1], stride=stride)
+        shown = self._frame(first, second)
+        found = [shown, *shown.overflowing] if fit.strategy == "window" else [shown]
+        dropped = sum(sizes) - sum(keep) if fit.strategy == "truncate" else 0
+        return [Piece(one, len(one), None, sum(sizes), dropped) for one in found]
 
     def encode(
         self, text: Text, pair: Text | None = None, *, special_tokens: bool = True, parse_special: bool = True
@@ -240,48 +293,17 @@ class TextProcessor:
         max_tokens: int | None = None,
         stride: int = 0,
         side: str = "auto",
-        parse_special: bool = True,
     ) -> list[Encoding]:
-        """Encodings of at most `max_tokens` that together lose nothing; a single one where all fits.
-
-        The windows run over one side ("first", "second", or "auto" for the longer), overlap by `stride` tokens, and
-        each holds the other side whole. Where that leaves them less than a quarter of the room, or no more than the
-        stride, they run over both sides, in all combinations. Raises InvalidInput for a stride that no window can
-        hold, LimitExceeded for too many windows.
-        """
-        first, second, sizes, room = self._measured(text, pair, max_tokens, parse_special)
-        keep = _keep(sizes, room, side)
-        if any(kept < size and (kept < room / 4 or kept <= stride) for kept, size in zip(keep, sizes, strict=True)):
-            keep = _share(sizes, room)
-        moving = [(kept, size) for kept, size in zip(keep, sizes, strict=True) if kept < size]
-        shortest = min((kept for kept, _ in moving), default=room)
-        if not 0 <= stride < shortest:
-            raise InvalidInput(f"windows of {shortest} tokens cannot overlap by {stride}; wanted 0 to {shortest - 1}")
-        count = math.prod(1 + math.ceil((size - kept) / (kept - stride)) for kept, size in moving)
-        if count > limits.WINDOWS:
-            raise LimitExceeded(f"the text makes {count:,} windows, over {limits.WINDOWS:,}; split it, or overlap less")
-        whole = self._truncated(first, second, keep, stride)
-        return [whole, *whole.overflowing]
+        """Encodings of at most `max_tokens` that together lose nothing, as `pieces` makes them."""
+        fit = Fit(most=self._most(max_tokens), stride=stride, side=side)
+        return [piece.content for piece in self.pieces((text, pair), fit)]
 
     def cut(
-        self,
-        text: Text,
-        pair: Text | None = None,
-        *,
-        max_tokens: int | None = None,
-        side: str = "auto",
-        parse_special: bool = True,
+        self, text: Text, pair: Text | None = None, *, max_tokens: int | None = None, side: str = "auto"
     ) -> tuple[Encoding, int]:
-        """The beginning of a text that fits, and how many tokens were dropped (they are in `.overflowing`).
-
-        Of a pair one side gives way ("first" or "second"); with "auto" the longer one, and both from where they are
-        equal. Raises LimitExceeded where the other side leaves no room.
-        """
-        first, second, sizes, room = self._measured(text, pair, max_tokens, parse_special)
-        keep = _share(sizes, room) if side == "auto" else _keep(sizes, room, side)
-        if any(kept < min(size, 1) for kept, size in zip(keep, sizes, strict=True)):
-            raise LimitExceeded(f"of {room} tokens the {side} text gets none, the other takes them all; cut that one")
-        return self._truncated(first, second, keep, stride=0), sum(sizes) - sum(keep)
+        """The beginning of a text that fits, as `pieces` makes it, and how many tokens were dropped."""
+        (piece,) = self.pieces((text, pair), Fit(strategy="truncate", most=self._most(max_tokens), side=side))
+        return piece.content, piece.dropped
 
     def frame(self, first: Sequence[int], second: Sequence[int] | None = None) -> tuple[list[int], list[int]]:
         """Ids of one text or two, without special tokens -> ids with them, and the segment of each, as `encode` has it.
@@ -319,12 +341,18 @@ class TextProcessor:
         special = {id_ for id_, token in added.items() if token.special} | set(map(self.id, self._found.specials))
         return [id_ for id_ in sorted(set(self._plain.get_vocab().values()) - special) if id_ < self.vocab_size]
 
-    def collate(self, encodings: Sequence[Encoding]) -> dict[str, Tensor]:
+    def collate(self, pieces: Sequence[Piece]) -> dict[str, Tensor]:
         """int64 tensors (B, T), padded at the end; token_type_ids only where the model takes them."""
-        return self.pad([encoding.ids for encoding in encodings], [encoding.type_ids for encoding in encodings])
+        batch = self._padded(pieces)
+        if all(piece.cost == pieces[0].cost for piece in pieces):
+            del batch["attention_mask"]  # which says nothing, and attention is faster without it
+        return batch
+
+    def _padded(self, pieces: Sequence[Piece]) -> dict[str, Tensor]:
+        return self.pad([piece.content.ids for piece in pieces], [piece.content.type_ids for piece in pieces])
 
     def pad(self, ids: list[list[int]], type_ids: list[list[int]]) -> dict[str, Tensor]:
-        """The same from ids: a row for each text."""
+        """Ids and segments, a row for each text -> the same, with the mask."""
         if not ids:
             raise InvalidInput("there is no text; give at least one")
         width = max(map(len, ids))
@@ -452,7 +480,7 @@ class TextProcessor:
         made.pre_tokenizer = self._found.cut
         return made
 
-    def _encode(self, text: Text, pair: Text | None, parse_special: bool) -> tuple[Encoding, Encoding | None]:
+    def _encode(self, text: Text, pair: Text | None, parse_special: bool = True) -> tuple[Encoding, Encoding | None]:
         """Both texts on their own, without special tokens around them."""
         for given in (text,) if pair is None else (text, pair):
             check_text(given)
@@ -472,25 +500,8 @@ class TextProcessor:
             # Windows after the first keep the segment that their tokens were encoded in, so this has to be the second.
             return first, tokenizer.encode([] if words else "", pair, is_pretokenized=words)
 
-    def _measured(
-        self, text: Text, pair: Text | None, max_tokens: int | None, parse_special: bool
-    ) -> tuple[Encoding, Encoding | None, Sizes, int]:
-        """Both texts, their sizes, and how many tokens there is room for beside the special ones."""
-        first, second = self._encode(text, pair, parse_special)
-        specials = self._framing.num_special_tokens_to_add(pair is not None)
-        most, texts = self._most(max_tokens), 1 if pair is None else 2
-        if most < specials + texts:
-            raise InvalidInput(f"{most} tokens leave no room for text; wanted at least {specials + texts}")
-        return first, second, (len(first), len(second) if second else 0), most - specials
-
     def _most(self, max_tokens: int | None) -> int:
         return self.max_tokens if max_tokens is None else min(max_tokens, self.max_tokens)
-
-    def _truncated(self, first: Encoding, second: Encoding | None, keep: Sizes, stride: int) -> Encoding:
-        first.truncate(keep[0], stride=stride)
-        if second is not None:
-            second.truncate(keep[1], stride=stride)
-        return self._frame(first, second)
 
     def _frame(self, first: Encoding, second: Encoding | None, special_tokens: bool = True) -> Encoding:
         with vocabulary.guarded(self._found.source):
