@@ -29,7 +29,7 @@ def bart(tmp_path_factory):
 @pytest.fixture(scope="module")
 def french(tmp_path_factory):
     folder = tmp_path_factory.mktemp("french")
-    save_vocabulary(train_vocabulary(FRENCH * 3, "bpe", 300, family("bart").text), folder)
+    save_vocabulary(train_vocabulary(FRENCH * 3, "bpe", 300, family("bart").reads), folder)
     return folder
 
 

@@ -1,42 +1,40 @@
-"""The words a family file is written in, besides its config and its weight table: how text is read, the base of models.
+"""What a family file declares, besides its config and its weight table: its heads, its aliases, its network.
 
-Shapes: B sequences, T tokens, D hidden size, V vocabulary, L labels, C choices.
+Shapes: B sequences, S tokens of a source, T tokens of a target, D hidden size, C choices.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
 
 from torch import Tensor, nn
 
 from triarch.config import Config
 from triarch.errors import InvalidInput
-from triarch.kinds import Scores
+from triarch.inputs.processor import Format
+from triarch.kinds import ChoiceScores, Scores
 from triarch.layers.cache import Cache
-from triarch.layers.embeddings import last_end
+from triarch.layers.embeddings import fold, last_end, last_token
+from triarch.layers.encoder import Encoder
 from triarch.layers.source import Source
+
+Make = Callable[[Any, nn.Embedding], nn.Module]  # a Config, and the embedding that an output layer may share
 
 
 @dataclass(frozen=True)
-class TextFormat:
-    """How a family writes text as ids. A tokenizer.json says most of this itself; a bare vocabulary does not."""
+class Head:
+    """One head of a family, under the name that `architectures` in config.json uses."""
 
-    # "[CLS] $A [SEP]", in the syntax of tokenizers' TemplateProcessing; {src_lang} and {tgt_lang} become the tokens of
-    # the languages of a text and of its translation, if they have been chosen
-    single: str
-    pair: str  # "[CLS] $A [SEP] $B:1 [SEP]:1"
-    specials: dict[str, str]  # "unk_token": "[UNK]", by the names of tokenizer_config.json
-    segments: bool = False  # the model takes token_type_ids
-    lowercase: bool = False  # vocab.txt alone: what holds when no config says do_lower_case
-    first_pieces: tuple[str, ...] = ()  # SentencePiece alone: the ids from 0 on, in place of the model's own specials
-    trimmed: bool = True  # vocab.json alone: offsets leave out the space before a word
-    split: str = ""  # vocab.json alone: the regular expression that text is cut by, in NFC; empty: GPT-2's, as it is
-    apart: bool = False  # what is written has a tokenizer of its own, in the folder target_tokenizer
-    by_settings: bool = False  # add_bos_token and the like go before what tokenizer.json and SentencePiece models say
-    languages: tuple[str, ...] = ()  # tokens of languages; of a SentencePiece model the ids after its pieces
-    sentinels: int = 0  # SentencePiece alone: so many <extra_id_N> after its pieces, the last one first
-    language: str = ""  # the one of texts where tokenizer_config.json has no src_lang
-    classes: dict[str, "TextFormat"] = field(default_factory=dict)  # in place of this one, by the tokenizer_class
+    kind: type  # of the scores that it gives, one of `kinds`
+    make: Make
+    # Which features it is given: of all positions; of the first, or the last that is no padding; of the last end token;
+    # of all and, beside them, of the first; or of all that an encoder makes, in a model which then needs no decoder
+    reads: Literal["all", "first", "last", "end", "all and first", "encoder"] = "all"
+    optional: tuple[str, ...] = ()  # parts that a checkpoint may leave out, and the model then does without
+    untied: tuple[str, ...] = ()  # layers that share their weights as config.json says, unless the file holds others
+    former: tuple[str, ...] = ()  # names of the same head in older files
 
 
 @dataclass(frozen=True)
@@ -44,34 +42,84 @@ class Alias:
     """Another model_type with the same mathematics."""
 
     prefix: str  # its class names begin with this where the family's own begin with the family's
-    text: TextFormat
+    reads: Format
     tiny: Config | None = None  # of a Config class of its own, where the same file means something else or has defaults
-    heads: tuple[type[nn.Module], ...] | None = None  # which of the family's it has; None: all
+    heads: tuple[str, ...] | None = None  # which of the family's it has, without the prefix; None: all
     known: bool = True  # the reference library has it too
 
 
 class Network(nn.Module):
     """What every family's `Model` derives from: a trunk, `features()`, and a head that turns features into scores."""
 
-    WIDE: ClassVar[tuple[str, ...]] = ()  # patterns of what stays in float32 in a model of float16, which has no range
-
+    INPUTS: ClassVar[tuple[str, ...]]  # names of the tensors that it takes, in the order of positional arguments
+    WIDE: ClassVar[tuple[str, ...]] = ()  # patterns of parameters kept in float32 because they overflow in float16
     PRESETS: ClassVar[dict[str, tuple[str, ...]]] = {}  # patterns of parameters that are trained together, by a name
+    UNTIED: ClassVar[tuple[str, ...]] = ()  # as `Head.untied`, of the trunk
 
     config: Any  # the family's Config
     head: nn.Module
     family: Any  # the models.Family it was built from
     architecture: str  # the name of its head, as config.json has it
-    kind: type  # of the scores that its head gives, one of `kinds`
     processor: Any = None  # raw input -> dict of tensors, and back
     sidecars: dict[str, bytes]  # small files that lay beside the weights and are saved with them
     fresh: Sequence[str] = ()  # our names of the parameters that loading started afresh
+
+    @property
+    def declared(self) -> Head:
+        """What the family file says of its head."""
+        declared: Head = self.family.heads[self.architecture]
+        return declared
+
+    @property
+    def kind(self) -> type:
+        """What kind of scores it gives, one of `kinds`."""
+        return self.declared.kind
 
     def features(self, *args: Any, **kwargs: Any) -> Tensor:
         """Inputs -> (B, T, D), before any head."""
         raise NotImplementedError(f"{type(self).__module__} has no features()")
 
+    def forward(self, *inputs: Any, score_at: Tensor | None = None, **named: Any) -> Scores:
+        """The tensors of `INPUTS`, by position or name -> the scores of the head.
+
+        For multiple choice they have the choices as another dimension, (B, C, T). A head that scores every position
+        does so only at `score_at`, (B, T) of truth values, if they are given.
+        """
+        by_place = dict(zip(self.INPUTS, inputs, strict=False))
+        if len(inputs) > len(self.INPUTS) or by_place.keys() & named.keys():
+            raise TypeError(f"forward() takes {', '.join(self.INPUTS)}, each once")
+        named = self.completed(by_place | named)
+        if self.kind is ChoiceScores:
+            x = self.features(**{name: fold(value) for name, value in named.items()})
+            x = x.unflatten(0, named[self.INPUTS[0]].shape[:-1])
+        else:
+            x = self.features(**named)
+        return self.scores(*self._picked(x, named, score_at))
+
+    def scores(self, *features: Tensor) -> Any:
+        """Features, as the head reads them -> its scores, of the kind that it declares."""
+        given = self.head(*features)
+        return self.kind(*given) if isinstance(given, tuple) else self.kind(given)
+
+    def completed(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        """The inputs of `forward`, with those that follow from the others."""
+        return inputs
+
+    def _picked(self, x: Tensor, inputs: dict[str, Any], score_at: Tensor | None) -> tuple[Tensor, ...]:
+        match self.declared.reads:
+            case "first":
+                return (x[..., 0, :],)
+            case "last":
+                return (last_token(x, inputs.get("attention_mask")),)
+            case "end":
+                return (last_end(x, inputs["input_ids"], self.config.end_id),)
+            case "all and first":
+                return x if score_at is None else x[score_at], x[..., 0, :]
+            case _:
+                return (x if score_at is None else x[score_at],)
+
     def reads_as(self, length: int) -> int:
-        """Texts of lengths with the same number here have the same keys and values where they begin alike."""
+        """Prompts may share a KV cache only where this value is equal."""
         return 0
 
     def initialize(self, module: nn.Module) -> None:
@@ -86,12 +134,28 @@ class Network(nn.Module):
             nn.init.zeros_(module.bias)
 
 
-class EncoderDecoder(Network):
-    """What derives from this one reads a source with its encoder, and writes a target with a decoder that looks at it.
+class EncoderNetwork(Network):
+    """What embeds its inputs and runs one stack of blocks over them."""
 
-    A head with `AT_END` is given what the decoder makes of the last end token alone, one with `READS` what the encoder
-    makes of the source.
-    """
+    encoder: Encoder
+
+    def embedded(self, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor | None]:
+        """Inputs -> what goes into the first block (B, T, D), and where attention may look, None for everywhere."""
+        raise NotImplementedError(f"{type(self).__module__} has no embedded()")
+
+    def features(self, *args: Any, **kwargs: Any) -> Tensor:
+        x: Tensor = self.encoder(*self.embedded(*args, **kwargs))
+        return x
+
+    def attention_maps(self, *args: Any, **kwargs: Any) -> list[Tensor]:
+        """Where each token looks, for people to see: (B, H, T, T) of each block."""
+        return self.encoder.attention_maps(*self.embedded(*args, **kwargs))
+
+
+class EncoderDecoder(Network):
+    """What reads a source with its encoder, and writes a target with a decoder that looks at it."""
+
+    INPUTS = ("input_ids", "attention_mask")
 
     def encode(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Source:
         """(B, S) -> what is written from; once for all that is. Raises LimitExceeded for more tokens than it takes."""
@@ -109,9 +173,12 @@ class EncoderDecoder(Network):
         raise NotImplementedError(f"{type(self).__module__} has no decode()")
 
     def alignment(self, input_ids: Tensor, attention_mask: Tensor | None, decoder_input_ids: Tensor) -> list[Tensor]:
-        """Where each token that is written looks in what was read, for people to see: (B, H, T, S) of each layer of the
-        decoder; rows sum to 1."""
-        raise NotImplementedError(f"{type(self).__module__} has no alignment()")
+        """Where each target token looks in the source, for people to see: (B, H, T, S) of each layer of the decoder;
+        rows sum to 1."""
+        source = self.encode(input_ids, attention_mask)
+        source.maps = []
+        self.decode(decoder_input_ids, source)
+        return source.maps
 
     def alone(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
         """Features of a text from which nothing is written: (B, S) -> (B, S, D)."""
@@ -137,30 +204,10 @@ class EncoderDecoder(Network):
             return self.alone(input_ids, attention_mask)
         return self.decode(decoder_input_ids, self.encode(input_ids, attention_mask), decoder_attention_mask)
 
-    def forward(
-        self,
-        input_ids: Tensor,
-        attention_mask: Tensor | None = None,
-        *,
-        decoder_input_ids: Tensor | None = None,
-        decoder_attention_mask: Tensor | None = None,
-        positions: Tensor | None = None,
-    ) -> Scores:
-        """Sources (B, S) and targets (B, T), else the sources `shifted` -> the scores of the head.
-
-        A head that scores words does so only at `positions`, (B, T) of truth values, if they are given. Raises
-        InvalidInput where a target is missing.
-        """
-        if getattr(self.head, "READS", False):
-            decoder_input_ids = None
-        elif decoder_input_ids is None:
-            decoder_input_ids = self.shifted(input_ids)
-        x = self.features(
-            input_ids,
-            attention_mask,
-            decoder_input_ids=decoder_input_ids,
-            decoder_attention_mask=decoder_attention_mask,
-        )
-        if getattr(self.head, "AT_END", False):
-            return self.head(last_end(x, input_ids, self.config.end_id))
-        return self.head(x if positions is None else x[positions])
+    def completed(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        """A target that is missing is the source, shifted; a head of the encoder has none."""
+        if self.declared.reads == "encoder":
+            return {name: inputs[name] for name in inputs if not name.startswith("decoder_")}
+        if inputs.get("decoder_input_ids") is None:
+            return inputs | {"decoder_input_ids": self.shifted(inputs["input_ids"])}
+        return inputs

@@ -7,7 +7,7 @@ import transformers
 import triarch
 from triarch.generation import generate, stream
 from triarch.kinds import NextWordScores
-from triarch.models import family, scores
+from triarch.models import family
 
 PROMPTS = [[5, 17, 42, 8, 61], [9, 3], [77, 12, 30, 31, 32, 33, 90, 15]]
 
@@ -19,7 +19,7 @@ def pair(request, tmp_path_factory):
     kind = family(request.param)
     torch.manual_seed(0)
     raw = kind.tiny.to_hf() | {"model_type": request.param, "eos_token_id": None, "bos_token_id": None}
-    head = next(name for name, made in kind.heads.items() if scores(made) is NextWordScores)
+    head = next(name for name, made in kind.heads.items() if made.kind is NextWordScores)
     theirs = getattr(transformers, head)(transformers.AutoConfig.for_model(**raw)).eval()
     for tensor in theirs.parameters():
         torch.nn.init.normal_(tensor, std=0.5 if tensor.dim() == 1 else 0.2)

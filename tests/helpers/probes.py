@@ -1,6 +1,6 @@
 """Texts that tokenizers trip over, and the formats of the families, for the tests of text input."""
 
-from triarch.family import TextFormat
+from triarch.inputs.text.format import TextFormat
 from triarch.models import family
 
 PROBES = {
@@ -38,5 +38,5 @@ PAIRS = [
     ("[MASK] <mask>", "a [SEP] </s> b"),
 ]
 
-BERT, ROBERTA, XLM_ROBERTA = (family(name).text for name in ("bert", "roberta", "xlm-roberta"))
+BERT, ROBERTA, XLM_ROBERTA = (family(name).reads for name in ("bert", "roberta", "xlm-roberta"))
 PLAIN = TextFormat(single="$A", pair="$A $B", specials={"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>"})

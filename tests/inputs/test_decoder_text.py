@@ -32,7 +32,7 @@ TEXTS = [
 
 
 def load(folder, name="llama"):
-    return load_text(Folder(folder), family(name).text, vocab_size=1000, max_tokens=10_000)
+    return load_text(Folder(folder), family(name).reads, vocab_size=1000, max_tokens=10_000)
 
 
 def assert_same(processor, tokenizer):

@@ -43,7 +43,7 @@ def write(folder, model, **settings):
 
 
 def ours(folder):
-    return load_text(Folder(folder), family("mbart").text, vocab_size=1000, max_tokens=512)
+    return load_text(Folder(folder), family("mbart").reads, vocab_size=1000, max_tokens=512)
 
 
 def theirs(folder):

@@ -21,7 +21,7 @@ from triarch.files import Folder
 from triarch.inputs.text.processor import load_text
 from triarch.models import family
 
-MARIAN = family("marian").text
+MARIAN = family("marian").reads
 CODES = (">>fra<<", ">>deu<<", ">>zho_Hans<<")
 LEFT_OUT = ("▁the", "s", "é")
 KINDS = {

@@ -10,7 +10,7 @@ import tiny
 from probes import BERT, PAIRS, PLAIN, PROBES, ROBERTA, XLM_ROBERTA
 from triarch.checkpoint import load_tokenizer
 from triarch.errors import InvalidInput, LimitExceeded, NotFound, TriarchError, Unsupported
-from triarch.family import TextFormat
+from triarch.inputs.text.format import TextFormat
 from triarch.inputs.text.train_vocabulary import KINDS, save_vocabulary, train_vocabulary
 from triarch.models import family
 
@@ -61,14 +61,14 @@ def test_special_tokens_come_first_in_the_order_of_the_family(kind, first):
 
 @pytest.mark.parametrize("kind", ["bpe", "unigram"])
 def test_sentinels_come_last_and_count_down(kind):
-    found = entries(train(kind, 400, text_format=family("t5").text))
+    found = entries(train(kind, 400, text_format=family("t5").reads))
     assert found[:3] == ["<pad>", "</s>", "<unk>"]
     assert found[-100:] == [f"<extra_id_{i}>" for i in reversed(range(100))]
     assert len(found) <= 400
 
 
 def test_a_family_of_languages_has_a_vocabulary_without_any():
-    processor = train("unigram", text_format=family("marian").text)
+    processor = train("unigram", text_format=family("marian").reads)
     assert processor.encode("The fox").ids[-1] == processor.id("eos_token")
 
 

@@ -12,7 +12,8 @@ from torch import nn
 
 import tiny
 import triarch
-from triarch import checkpoint, heads
+from triarch import checkpoint
+from triarch.checkpoint import choose
 from triarch.errors import (
     CheckpointMismatch,
     CorruptFile,
@@ -266,7 +267,7 @@ def test_saved_and_loaded_every_head_gives_the_same(name, head, tmp_path):
     ids = torch.tensor([[5, 6, 7], [8, 9, 1]])
     ids = ids[None] if head.endswith("MultipleChoice") else ids
     given = {"input_ids": ids}
-    if issubclass(kind.module.Model, EncoderDecoder):
+    if issubclass(kind.network, EncoderDecoder):
         ids[:, -1] = model.config.to_hf()["eos_token_id"]
         given["decoder_input_ids"] = ids
     want = answer(randomized(model), **given)
@@ -513,16 +514,16 @@ def test_a_model_without_adapters_has_none_to_save(base, tmp_path):
 
 
 def test_the_first_head_of_the_family_that_gives_the_scores():
-    assert heads.giving(family("roberta"), "SpanScores") == "RobertaForQuestionAnswering"
+    assert choose.giving(family("roberta"), "SpanScores") == "RobertaForQuestionAnswering"
     with pytest.raises(Unsupported, match="distilbert has no head that gives FollowsScores; its heads give Features,"):
-        heads.giving(family("distilbert"), "FollowsScores")
+        choose.giving(family("distilbert"), "FollowsScores")
 
 
 def test_a_new_head_is_found_by_its_scores(tmp_path):
     tiny.write_checkpoint(tmp_path, **tiny.MODELS["roberta-words"])
     model = triarch.load(tmp_path, scores=("LabelScores",), new_head=True, labels=["a", "b", "c"])
     assert model.architecture == "RobertaForSequenceClassification"
-    assert sorted(model.fresh) == ["head.dense.bias", "head.dense.weight", "head.out.bias", "head.out.weight"]
+    assert sorted(model.fresh) == ["head.dense.bias", "head.dense.weight", "head.labels.bias", "head.labels.weight"]
     with pytest.raises(Unsupported, match="no head that gives LabelScores"):
         triarch.load(tmp_path, scores=("LabelScores",))
 

@@ -143,7 +143,7 @@ def test_the_first_two_positions_are_no_tokens(tmp_path):
 def test_token_by_token_is_the_same(tmp_path):
     ours, _ = both(tmp_path)
     source, cache = ours.encode(SOURCES, MASK), Cache()
-    steps = [ours.head(ours.decode(TARGETS[:, i : i + 1], source, cache=cache)).logits for i in range(6)]
+    steps = [ours.scores(ours.decode(TARGETS[:, i : i + 1], source, cache=cache)).logits for i in range(6)]
     close(torch.cat(steps, 1), ours(SOURCES, MASK, decoder_input_ids=TARGETS).logits)
 
 
@@ -366,7 +366,7 @@ def test_texts_and_pairs_have_the_ids_and_offsets_of_the_reference(tmp_path):
     tiny.write_files(tmp_path, **tiny.MODELS["bart"])
     mask = {"content": "<mask>", "lstrip": True, "rstrip": False, "single_word": False, "normalized": False}
     (tmp_path / "special_tokens_map.json").write_text(json.dumps({"mask_token": mask}))  # version 5 forgets it
-    ours = load_text(Folder(tmp_path), family("bart").text, vocab_size=1000, max_tokens=64)
+    ours = load_text(Folder(tmp_path), family("bart").reads, vocab_size=1000, max_tokens=64)
     theirs = transformers.BartTokenizer.from_pretrained(tmp_path)
     for texts in [*((text,) for text in PROBES.values()), *PAIRS]:
         found, wanted = ours.encode(*texts), theirs(*texts, return_offsets_mapping=True)
@@ -387,7 +387,7 @@ def test_a_mask_without_a_row_is_no_token(tmp_path, whole):
         theirs.save_pretrained(folder)
 
     def loaded(folder):
-        return load_text(Folder(folder), family("bart").text, vocab_size=len(tokens), max_tokens=64)
+        return load_text(Folder(folder), family("bart").reads, vocab_size=len(tokens), max_tokens=64)
 
     ours = loaded(folder)
     ours.save(tmp_path / "saved")
@@ -406,4 +406,4 @@ def test_a_mask_without_a_row_is_no_token(tmp_path, whole):
 def test_any_other_token_without_a_row_is_refused(tmp_path):
     tiny.write_files(tmp_path, **tiny.MODELS["bart"])
     with pytest.raises(InvalidInput, match="has the id 419, but the embedding has 419 rows"):
-        load_text(Folder(tmp_path), family("bart").text, vocab_size=419, max_tokens=64)
+        load_text(Folder(tmp_path), family("bart").reads, vocab_size=419, max_tokens=64)

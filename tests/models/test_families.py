@@ -50,7 +50,7 @@ def inputs(name, head, seed=1):
 
 def writes(name):
     """Whether a family has an encoder and a decoder."""
-    return issubclass(family(name).module.Model, EncoderDecoder)
+    return issubclass(family(name).network, EncoderDecoder)
 
 
 def assert_same(got, want, batch):

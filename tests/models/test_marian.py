@@ -155,7 +155,7 @@ def test_a_target_written_token_by_token_gives_the_same_scores(tmp_path):
     ours, _ = both(tmp_path)
     whole = ours(SOURCES, MASK, decoder_input_ids=TARGETS).logits
     source, cache = ours.encode(SOURCES, MASK), Cache()
-    steps = [ours.head(ours.decode(TARGETS[:, i : i + 1], source, cache=cache)).logits for i in range(6)]
+    steps = [ours.scores(ours.decode(TARGETS[:, i : i + 1], source, cache=cache)).logits for i in range(6)]
     close(torch.cat(steps, 1), whole)
 
 
@@ -174,7 +174,7 @@ def test_words_are_scored_at_the_positions_that_are_asked_for(tmp_path):
     ours, _ = both(tmp_path)
     asked = torch.tensor([[True, False, False, True, False, False], [False] * 5 + [True]])
     whole = ours(SOURCES, MASK, decoder_input_ids=TARGETS).logits
-    close(ours(SOURCES, MASK, decoder_input_ids=TARGETS, positions=asked).logits, whole[asked])
+    close(ours(SOURCES, MASK, decoder_input_ids=TARGETS, score_at=asked).logits, whole[asked])
 
 
 @pytest.mark.parametrize("config", [{}, SEPARATE], ids=["one table", "two tables"])

@@ -98,7 +98,7 @@ def test_every_gradient_is_that_of_the_reference(tmp_path, config):
 def test_token_by_token_is_the_same(tmp_path):
     ours, _ = both(tmp_path)
     source, cache = ours.encode(SOURCES, MASK), Cache()
-    steps = [ours.head(ours.decode(TARGETS[:, i : i + 1], source, cache=cache)).logits for i in range(26)]
+    steps = [ours.scores(ours.decode(TARGETS[:, i : i + 1], source, cache=cache)).logits for i in range(26)]
     close(torch.cat(steps, 1), ours(SOURCES, MASK, decoder_input_ids=TARGETS).logits)
 
 
@@ -342,7 +342,7 @@ def folder(tmp_path_factory):
 
 
 def processor(folder, rows=1000):
-    return load_text(Folder(folder), family("t5").text, vocab_size=rows, max_tokens=512)
+    return load_text(Folder(folder), family("t5").reads, vocab_size=rows, max_tokens=512)
 
 
 TEXTS = PROBES | {
@@ -383,7 +383,7 @@ def test_rows_behind_the_sentinels_are_read_as_nothing(folder):
 
 
 def test_mt5_has_no_sentinels_behind_its_pieces(folder):
-    ours = load_text(Folder(folder), family("mt5").text, vocab_size=1000, max_tokens=512)
+    ours = load_text(Folder(folder), family("mt5").reads, vocab_size=1000, max_tokens=512)
     assert ours.tokenizer.token_to_id("<extra_id_0>") is None
 
 

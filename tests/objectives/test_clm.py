@@ -167,7 +167,7 @@ def test_bits_per_byte_is_the_loss_of_the_whole_text_in_bits(gpt2, made):
 
 def test_bytes_are_counted_with_fewer_tokens_than_the_mark_of_those_ignored(tmp_path):
     """A vocabulary of letters has fewer than a hundred, and -100 is no place in it."""
-    processor = train_vocabulary(["cab"], "characters", 20, family("gpt2").text)
+    processor = train_vocabulary(["cab"], "characters", 20, family("gpt2").reads)
     made = Clm(processor)
     ids = processor.encode("cab", special_tokens=False).ids
     words = torch.tensor([[*ids, IGNORED]])
@@ -291,7 +291,7 @@ def test_pieces_have_the_gradient_of_the_whole_batch(planned, micro_tokens):
 
 def test_a_decoder_from_nothing_knows_its_end_and_goes_on_to_the_bit(tmp_path, monkeypatch):
     books = runs.write_books(tmp_path / "books")
-    processor = train_vocabulary(S, "bpe", 300, family("gpt2").text)
+    processor = train_vocabulary(S, "bpe", 300, family("gpt2").reads)
     save_vocabulary(processor, tmp_path / "tokenizer")
     given = {
         "family": "gpt2",
@@ -327,7 +327,7 @@ def test_running_text_is_for_next_words_where_the_model_guesses_no_hidden_ones(f
 
 
 def test_sizes_that_follow_from_others_follow_from_those_given(tmp_path):
-    save_vocabulary(train_vocabulary(S, "bpe", 300, family("llama").text), tmp_path)
+    save_vocabulary(train_vocabulary(S, "bpe", 300, family("llama").reads), tmp_path)
     sizes = {"hidden_size": 24, "num_layers": 1, "num_heads": 3, "intermediate_size": 8, "max_positions": 16}
     settings = Settings(family="llama", tokenizer=str(tmp_path), config=sizes)
     config = make_network(settings, Clm, []).config

@@ -230,7 +230,7 @@ def test_words_scored_at_some_positions_are_those_of_all(name):
     inputs = model.processor(S[:3])
     positions = torch.rand(inputs["input_ids"].shape, generator=torch.Generator().manual_seed(0)) < 0.3
     with torch.no_grad():
-        whole, some = model(**inputs), model(**inputs, positions=positions)
+        whole, some = model(**inputs), model(**inputs, score_at=positions)
     torch.testing.assert_close(some[0], whole[0][positions], atol=1e-6, rtol=1e-6)
     if name == "bert-pretraining":
         torch.testing.assert_close(some[1], whole[1])

@@ -354,7 +354,7 @@ def test_from_nothing_targets_begin_and_end_as_in_the_family(folders, tmp_path):
 
 def test_a_t5_from_nothing_learns_from_text(tmp_path):
     books = runs.write_books(tmp_path / "books")
-    save_vocabulary(train_vocabulary(S, "unigram", 300, family("t5").text), tmp_path / "tokenizer")
+    save_vocabulary(train_vocabulary(S, "unigram", 300, family("t5").reads), tmp_path / "tokenizer")
     config = {"hidden_size": 16, "num_layers": 1, "num_heads": 2, "head_size": 8}
     given = {"family": "t5", "tokenizer": str(tmp_path / "tokenizer"), "config": config, "objective": "span-corruption"}
     options = {"max_tokens": 40, "max_target_tokens": 30}

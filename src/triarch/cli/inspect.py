@@ -27,21 +27,20 @@ def command(model: str, revision: str | None, as_json: bool) -> None:
 
 def facts(model: str, revision: str | None = None) -> dict[str, Any]:
     """All that can be said of a checkpoint without reading its weights. Raises what `load` would."""
-    from triarch import heads
-    from triarch.checkpoint import opened
+    from triarch.checkpoint import choose, opened
     from triarch.tasks import task_class, tasks
 
     found = opened(model, revision=revision)
     folder, kind, entries = found.folders[0], found.kind, found.entries
     config = kind.config(found.raw)
-    architecture = heads.choose(kind, config, entries)
+    architecture = choose.choose(kind, config, entries)
     used = _fitted(kind, config, entries, architecture)
     kept = {name: entry for name, entry in entries.items() if name in used or not kind.weights.ignores(name)}
-    gives = kind.kind(architecture)
+    gives = kind.head(architecture).kind
     served = [
         name
         for name in kind.heads
-        if _fits(kind, config, entries, name) and not heads.borrows(kind, config, name, architecture)
+        if _fits(kind, config, entries, name) and not choose.borrowed(kind, config, name, architecture)
     ]
     return {
         "model": str(folder),

@@ -55,8 +55,8 @@ def _heads() -> list[dict[str, Any]]:
     return [
         {"family": name, "head": head, "gives": gives.__name__, "tasks": served(gives)}
         for name in families()
-        for head in family(name).heads
-        for gives in [family(name).kind(head)]
+        for head, made in family(name).heads.items()
+        for gives in [made.kind]
     ]
 
 

@@ -86,10 +86,11 @@ def train(
     from tqdm import tqdm
 
     from triarch import models
+    from triarch.inputs.text.format import TextFormat
     from triarch.inputs.text.train_vocabulary import save_vocabulary, train_vocabulary
 
-    text_format = models.family(family).text
-    if text_format is None:
+    text_format = models.family(family).reads
+    if not isinstance(text_format, TextFormat):
         raise Unsupported(f"{family} reads no text; choose another family")
     seen = itertools.count()
     texts = (text for text, _ in zip(_texts(files, column, input_format), seen, strict=False))

@@ -190,7 +190,7 @@ class Decoder:
         return self.model.decode(tokens, self.source, self.mask, cache=self.cache)
 
     def _words(self, x: Tensor) -> Tensor:
-        logits: Any = self.model.head(x).logits
+        logits: Any = self.model.scores(x).logits
         return logits
 
 

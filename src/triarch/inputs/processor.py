@@ -1,22 +1,21 @@
-"""What turns raw input into what a model sees, whatever the medium: the protocol that every checkpoint's processor keeps.
+"""What turns raw input into what a model sees: the protocol of every checkpoint's processor, whatever the medium.
 
-    item = processor.read(given)          # one checked input
-    pieces = processor.pieces(item, fit)  # what the model sees of it: the whole, or windows, tiles, stretches
-    batch = processor.collate(pieces)     # the tensors that the model takes
+item = processor.read(given)          # one checked input
+pieces = processor.pieces(item, fit)  # what the model sees of it: the whole, or windows, tiles, stretches
+batch = processor.collate(pieces)     # the tensors that the model takes
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from torch import Tensor
 
-    from triarch.config import Config
     from triarch.files import Folder
     from triarch.inputs.fit import Fit
     from triarch.kinds import Medium
@@ -50,7 +49,7 @@ class Processor(Protocol):
 class Format(Protocol):
     """How a family reads: what its file declares as READS."""
 
-    medium: Medium
+    medium: ClassVar[Medium]
 
-    def load(self, folder: Folder, config: Config) -> Processor | None:
+    def load(self, folder: Folder, config: Any) -> Any:
         """The processor of a checkpoint's folder; None if the folder holds no files of it."""

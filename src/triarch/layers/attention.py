@@ -14,9 +14,9 @@ from triarch.layers.dropout import dropped_attention
 from triarch.layers.source import Source
 
 
-def padding_mask(attention_mask: Tensor) -> Tensor:
-    """(B, T) of 1 for real tokens -> (B, 1, 1, T) of True where attention may look."""
-    return attention_mask.bool()[:, None, None, :]
+def padding_mask(attention_mask: Tensor | None) -> Tensor | None:
+    """(B, T) of 1 for real tokens -> (B, 1, 1, T) of True where attention may look; None where that is everywhere."""
+    return None if attention_mask is None else attention_mask.bool()[:, None, None, :]
 
 
 def causal_mask(
@@ -82,6 +82,12 @@ def attend_source(
     return y if C == 1 else y.unflatten(2, (C, -1)).transpose(1, 2).flatten(0, 1)
 
 
+def attention_weights(q: Tensor, k: Tensor, mask: Tensor | None, scale: float | None = None) -> Tensor:
+    """How much each token looks at each: q (B, H, T, E) onto k (B, H, S, E) -> (B, H, T, S), rows sum to 1."""
+    scores = q @ k.transpose(-1, -2) * (q.shape[-1] ** -0.5 if scale is None else scale)
+    return (scores if mask is None else scores.masked_fill(~mask, torch.finfo(scores.dtype).min)).softmax(-1)
+
+
 class Attention(nn.Module):
     """Attention of tokens onto one another, or onto those of a source."""
 
@@ -103,16 +109,13 @@ class Attention(nn.Module):
     def across(self, x: Tensor, source: Source, layer: int) -> Tensor:
         """(N, T, D) onto the source, of which the keys and values of the decoder's layer of that number are made."""
         q, made = self._split(self.q(x)), source.keys_values(layer, self._keys_values)
+        if source.maps is not None:
+            source.maps.append(attention_weights(q, made[0], source.mask))
         return self._joined(attend_source(q, made, source, dropout=self.dropout if self.training else 0.0))
 
-    def weights(self, x: Tensor, mask: Tensor | None = None, context: Tensor | None = None) -> Tensor:
-        """Where each token looks among those of `context`, of `x` itself if not given: (B, H, T, S), rows sum to 1.
-
-        For people; `forward` never forms this matrix.
-        """
-        q, k = self._split(self.q(x)), self._split(self.k(x if context is None else context))
-        scores = q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5
-        return (scores if mask is None else scores.masked_fill(~mask, torch.finfo(scores.dtype).min)).softmax(-1)
+    def weights(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Where each token looks, for people to see: (B, H, T, T); `forward` never forms this matrix."""
+        return attention_weights(self._split(self.q(x)), self._split(self.k(x)), mask)
 
     def _keys_values(self, context: Tensor) -> tuple[Tensor, Tensor]:
         return self._split(self.k(context)), self._split(self.v(context))

@@ -1,30 +1,23 @@
 """Ids into vectors; what is wrong with them is said in a sentence, not by a kernel."""
 
-from typing import overload
-
 import torch
 from torch import Tensor, nn
 
 from triarch.errors import InvalidInput, LimitExceeded
 
 
-@overload
-def fold(ids: Tensor) -> Tensor: ...
-@overload
-def fold(ids: Tensor | None) -> Tensor | None: ...
 def fold(ids: Tensor | None) -> Tensor | None:
-    """The choices of multiple choice become rows of the batch: (B, C, T) -> (B·C, T); (B, T) stays.
-
-    Raises InvalidInput for any other shape.
-    """
-    if ids is not None and ids.ndim not in (2, 3):
-        raise InvalidInput(f"ids have the shape {[*ids.shape]}, wanted (B, T), or (B, C, T) for multiple choice")
+    """The choices of multiple choice become rows of the batch: (B, C, T) -> (B·C, T); (B, T) stays."""
     return None if ids is None else ids.flatten(0, -2)
 
 
 def look_up(table: nn.Embedding, ids: Tensor, what: str) -> Tensor:
-    """Rows of `table`: (B, T) -> (B, T, D). Raises InvalidInput for an id without a row: on a GPU that would end
-    the process."""
+    """Rows of `table`: (B, T) -> (B, T, D).
+
+    Raises InvalidInput for ids of another shape, and for one without a row: on a GPU that would end the process.
+    """
+    if ids.ndim != 2:
+        raise InvalidInput(f"ids have the shape {[*ids.shape]}, wanted (B, T), or (B, C, T) for multiple choice")
     if ids.numel():
         low, high = ids.aminmax()
         if low < 0 or high >= table.num_embeddings:

@@ -25,6 +25,7 @@ class Source:
         self.states = states
         self.mask = None if attention_mask is None else attention_mask.bool()[:, None, None, :]  # (U, 1, 1, S)
         self.copies = 1
+        self.maps: list[Tensor] | None = None  # if a list, each layer adds where its tokens look: (B, H, T, S)
         self._made: dict[int, KeysValues] = {}
 
     def keys_values(self, layer: int, make: Callable[[Tensor], KeysValues]) -> KeysValues:

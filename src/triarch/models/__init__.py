@@ -4,7 +4,7 @@ import importlib
 import pkgutil
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Any, get_type_hints
+from typing import Any
 
 import torch
 from torch import nn
@@ -12,9 +12,11 @@ from torch.overrides import TorchFunctionMode
 
 from triarch.config import Config
 from triarch.errors import NotFound, show
-from triarch.family import Network, TextFormat
+from triarch.family import Alias, Head, Network
+from triarch.inputs.processor import Format
 from triarch.suggest import did_you_mean
 from triarch.weights import Layout
+from triarch.weights.table import parameters
 
 
 @dataclass(frozen=True)
@@ -22,8 +24,8 @@ class Family:
     """What a family file declares, under one of the model_types it answers to."""
 
     model_type: str
-    heads: dict[str, type[nn.Module]]
-    text: TextFormat | None
+    heads: dict[str, Head]
+    reads: Format
     tiny: Config
     module: ModuleType
     known: bool = True  # the reference library has it too
@@ -35,11 +37,15 @@ class Family:
     def weights(self) -> Layout:
         return self.module.WEIGHTS
 
+    @property
+    def network(self) -> type[Network]:
+        return self.module.Model
+
     def config(self, raw: dict[str, Any]) -> Any:
         """The family's own Config."""
         return type(self.tiny).from_hf(raw)
 
-    def head(self, architecture: str) -> type[nn.Module]:
+    def head(self, architecture: str) -> Head:
         """Raises NotFound, with the names there are."""
         if architecture not in self.heads:
             hint = did_you_mean(architecture, self.heads)
@@ -48,9 +54,19 @@ class Family:
             )
         return self.heads[architecture]
 
-    def kind(self, architecture: str) -> type:
-        """What kind of scores a head gives. Raises as `head`."""
-        return scores(self.head(architecture))
+    def head_names(self, config: Config, architecture: str) -> list[str]:
+        """Our names of the parameters that a head needs of its own: without those that it shares with the trunk, and
+        without parts that a checkpoint may leave out."""
+        with torch.device("meta"), _NoInitialization():
+            shared = nn.Embedding(1, 1)  # only names are asked for
+            declared = self.head(architecture)
+            found = parameters(declared.make(config, shared))
+        optional = tuple(f"{part}." for part in declared.optional)
+        return [
+            f"head.{name}"
+            for name, tensor in found.items()
+            if tensor is not shared.weight and not name.startswith(optional)
+        ]
 
     def build(self, config: Config, architecture: str, device: torch.device | str = "cpu") -> Network:
         """A model with fresh weights."""
@@ -65,7 +81,7 @@ class Family:
 
     def _make(self, config: Config, architecture: str) -> Network:
         model: Network = self.module.Model(config, self.head(architecture))
-        model.family, model.architecture, model.kind, model.sidecars = self, architecture, self.kind(architecture), {}
+        model.family, model.architecture, model.sidecars = self, architecture, {}
         return model.eval()
 
 
@@ -77,11 +93,6 @@ class _NoInitialization(TorchFunctionMode):
         if getattr(func, "__module__", None) == "torch.nn.init":
             return kwargs["tensor"] if "tensor" in kwargs else args[0]
         return func(*args, **kwargs)
-
-
-def scores(head: type[nn.Module]) -> type:
-    """What a head returns, which is what kind of head it is."""
-    return get_type_hints(head.forward)["return"]
 
 
 def families() -> list[str]:
@@ -104,14 +115,11 @@ def _all() -> dict[str, Family]:
 
 def _declared(name: str) -> list[Family]:
     module = importlib.import_module(f"{__name__}.{name}")
-    text = getattr(module, "TEXT", None)
-    declared = [Family(name, module.HEADS, text, module.TINY, module)]
+    declared = [Family(name, module.HEADS, module.READS, module.TINY, module)]
     own = next(iter(module.HEADS)).removesuffix("Model")  # the trunk comes first
-    for model_type, alias in getattr(module, "ALIASES", {}).items():
-        heads = {
-            alias.prefix + head.removeprefix(own): made
-            for head, made in module.HEADS.items()
-            if alias.heads is None or made in alias.heads
-        }
-        declared.append(Family(model_type, heads, alias.text, alias.tiny or module.TINY, module, alias.known))
+    aliases: dict[str, Alias] = vars(module).get("ALIASES", {})
+    for model_type, alias in aliases.items():
+        heads = {head.removeprefix(own): made for head, made in module.HEADS.items()}
+        heads = {alias.prefix + name: heads[name] for name in alias.heads or heads}
+        declared.append(Family(model_type, heads, alias.reads, alias.tiny or module.TINY, module, alias.known))
     return declared

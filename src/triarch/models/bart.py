@@ -5,6 +5,7 @@ Lewis et al. 2019, https://arxiv.org/abs/1910.13461; Liu et al. 2020, https://ar
 Shapes: B sequences, S tokens of a source, T tokens of a target, D hidden size, H heads, V vocabulary, L labels.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
@@ -14,18 +15,21 @@ from torch import Tensor, nn
 from triarch import config, limits
 from triarch.config import hf
 from triarch.errors import InvalidInput, Unsupported
-from triarch.family import Alias, EncoderDecoder, TextFormat
+from triarch.family import Alias, EncoderDecoder, Head
+from triarch.inputs.text.format import TextFormat
 from triarch.kinds import Features, LabelScores, SpanScores, TargetWordScores
-from triarch.layers.attention import causal_mask, padding_mask
-from triarch.layers.cache import Cache, positions_of
+from triarch.layers.attention import Attention, causal_mask, padding_mask
+from triarch.layers.cache import Cache, KeyValues, positions_of
 from triarch.layers.dropout import Dropout
 from triarch.layers.embeddings import check_length, look_up
-from triarch.layers.encoder import Block, Decoder, Encoder
-from triarch.layers.feed_forward import ACTIVATIONS
+from triarch.layers.encoder import Decoder, Encoder
+from triarch.layers.feed_forward import ACTIVATIONS, FeedForward
+from triarch.layers.heads import DeepLabels, NextWords, Spans, Trunk
 from triarch.layers.source import Source
 from triarch.weights import Layout, Stored
 
 NORM_EPS = 1e-5  # config.json does not say it
+LARGEST_HALF = torch.finfo(torch.float16).max - 1000
 BEFORE = 2  # rows of the position embeddings that no token has: fairseq counted from behind the padding's id
 
 
@@ -94,6 +98,39 @@ class Embeddings(nn.Module):
         return self.dropout(self.norm(x + self.position(places + BEFORE)))
 
 
+class Block(nn.Module):
+    """Attention, in the decoder attention onto the source, then feed-forward; each is added to its input. A norm
+    follows each sum; in mBART it comes before what is added."""
+
+    def __init__(self, c: Config, heads: int, intermediate_size: int, layer: int | None = None):
+        """`layer`: its number in the decoder; None in the encoder."""
+        super().__init__()
+        self.norm_first, self.layer = c.norm_first, layer
+        self.attention = Attention(c.hidden_size, heads, dropout=c.attention_dropout)
+        self.attention_norm = nn.LayerNorm(c.hidden_size, NORM_EPS)
+        if layer is not None:
+            self.cross_attention = Attention(c.hidden_size, heads, dropout=c.attention_dropout)
+            self.cross_attention_norm = nn.LayerNorm(c.hidden_size, NORM_EPS)
+        self.feed_forward = FeedForward(c.hidden_size, intermediate_size, c.activation, dropout=c.activation_dropout)
+        self.feed_forward_norm = nn.LayerNorm(c.hidden_size, NORM_EPS)
+        self.dropout = Dropout(c.dropout)
+
+    def forward(
+        self, x: Tensor, mask: Tensor | None, source: Source | None = None, past: KeyValues | None = None
+    ) -> Tensor:
+        x = self._added(x, self.attention_norm, lambda x: self.attention(x, mask, past))
+        if self.layer is not None and source is not None:
+            read, layer = source, self.layer
+            x = self._added(x, self.cross_attention_norm, lambda x: self.cross_attention.across(x, read, layer))
+        return self._added(x, self.feed_forward_norm, self.feed_forward)
+
+    def _added(self, x: Tensor, norm: nn.Module, part: Callable[[Tensor], Tensor]) -> Tensor:
+        if not self.norm_first:
+            return norm(x + self.dropout(part(x)))
+        x = x + self.dropout(part(norm(x)))  # which grows from block to block, and must not overflow in float16
+        return x.clamp(-LARGEST_HALF, LARGEST_HALF) if x.dtype == torch.float16 else x
+
+
 class SourceEncoder(nn.Module):
     """Reads another language; what it makes of a token takes the place of the token's vector. Section 3.4"""
 
@@ -103,7 +140,7 @@ class SourceEncoder(nn.Module):
         self.position = nn.Embedding(c.source_positions, c.hidden_size)
         self.norm = nn.LayerNorm(c.hidden_size, NORM_EPS)
         self.dropout = Dropout(c.dropout)
-        self.encoder = Encoder(_block(c, c.source_heads, c.source_intermediate_size) for _ in range(c.source_layers))
+        self.encoder = Encoder(Block(c, c.source_heads, c.source_intermediate_size) for _ in range(c.source_layers))
 
     def forward(self, ids: Tensor, places: Tensor, mask: Tensor | None) -> Tensor:
         """(B, S) -> (B, S, D). Raises LimitExceeded for a place that has no position."""
@@ -126,7 +163,7 @@ class Model(EncoderDecoder):
         ),
     }
 
-    def __init__(self, c: Config, head: type[nn.Module]):
+    def __init__(self, c: Config, head: Head):
         super().__init__()
         self.config = c
         if c.tied:
@@ -135,19 +172,19 @@ class Model(EncoderDecoder):
         self.target_token = self.token if c.tied else nn.Embedding(c.target_vocab_size, c.hidden_size)
         self.source_encoder = SourceEncoder(c) if isinstance(c, SourceConfig) else None
         self.source = Embeddings(c)
-        self.encoder = Encoder(_block(c, c.num_heads, c.intermediate_size) for _ in range(c.num_layers))
+        self.encoder = Encoder(Block(c, c.num_heads, c.intermediate_size) for _ in range(c.num_layers))
         self.encoder_norm = _last_norm(c)
         self.target = Embeddings(c)
         self.decoder = Decoder(
-            _block(c, c.decoder_heads, c.decoder_intermediate_size, layer) for layer in range(c.decoder_layers)
+            Block(c, c.decoder_heads, c.decoder_intermediate_size, layer) for layer in range(c.decoder_layers)
         )
         self.decoder_norm = _last_norm(c)
-        self.head = head(c, self.target_token)
+        self.head = head.make(c, self.target_token)
 
     def encode(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Source:
         """(B, S) -> what is written from. Raises LimitExceeded for more tokens than there are positions."""
         places = positions_of(input_ids.shape[1], None, None, input_ids.device)
-        mask = None if attention_mask is None else padding_mask(attention_mask)
+        mask = padding_mask(attention_mask)
         if self.source_encoder is None:
             vectors = self._vectors(self.source_token, input_ids)
         else:
@@ -168,10 +205,6 @@ class Model(EncoderDecoder):
         if cache is not None:
             cache.advance(decoder_input_ids.shape[1])
         return self.decoder_norm(self.decoder(x, mask, source, cache))
-
-    def alignment(self, input_ids: Tensor, attention_mask: Tensor | None, decoder_input_ids: Tensor) -> list[Tensor]:
-        x, mask = self._target(decoder_input_ids, None, None)
-        return self.decoder.cross_maps(x, mask, self.encode(input_ids, attention_mask))
 
     def alone(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
         """As the decoder reads it again; or the encoder, where sources are in another language than is written."""
@@ -195,7 +228,7 @@ class Model(EncoderDecoder):
 
     def initialize(self, module: nn.Module) -> None:
         super().initialize(module)
-        if isinstance(module, ConditionalGeneration):
+        if isinstance(module, NextWords) and module.bias is not None:
             nn.init.zeros_(module.bias)
 
     def _vectors(self, token: nn.Embedding, ids: Tensor) -> Tensor:
@@ -211,85 +244,22 @@ class Model(EncoderDecoder):
         return x, causal_mask(attention_mask, T, seen, device=ids.device)
 
 
-def _block(c: Config, heads: int, intermediate_size: int, layer: int | None = None) -> Block:
-    return Block(
-        c.hidden_size,
-        heads,
-        intermediate_size,
-        c.activation,
-        norm_eps=NORM_EPS,
-        attention_dropout=c.attention_dropout,
-        attention_out_dropout=c.dropout,
-        feed_forward_dropout=c.dropout,
-        activation_dropout=c.activation_dropout,
-        norm_first=c.norm_first,
-        layer=layer,
-    )
-
-
 def _last_norm(c: Config) -> nn.Module:
     """After the last block, where norms stand before what they are for."""
     return nn.LayerNorm(c.hidden_size, NORM_EPS) if c.norm_first else nn.Identity()
 
 
-# Heads: each maps features (B, T, D) of the decoder to the scores of its task.
-
-
-class Trunk(nn.Module):
-    def __init__(self, c: Config, token: nn.Embedding):
-        super().__init__()
-
-    def forward(self, x: Tensor) -> Features:
-        return Features(x)
-
-
-class ConditionalGeneration(nn.Module):
-    """Every word of the target as the next one."""
-
-    UNTIED = ("words",)
-
-    bias: Tensor
-
-    def __init__(self, c: Config, token: nn.Embedding):
-        super().__init__()
-        self.words = nn.Linear(c.hidden_size, c.target_vocab_size, bias=False)
-        if c.tied:
-            self.words.weight = token.weight
-        self.register_buffer("bias", self.words.weight.new_zeros(1, c.target_vocab_size))  # stored, and not learned
-
-    def forward(self, x: Tensor) -> TargetWordScores:
-        return TargetWordScores(self.words(x) + self.bias.squeeze(0))  # (B, T, V) or (N, V)
-
-
-class SequenceClassifier(nn.Module):
-    """Labels of a text, read off where the decoder has come to its end."""
-
-    AT_END = True
-
-    def __init__(self, c: Config, token: nn.Embedding):
-        super().__init__()
-        self.dropout = Dropout(c.classifier_dropout)
-        self.dense = nn.Linear(c.hidden_size, c.hidden_size)
-        self.out = nn.Linear(c.hidden_size, c.num_labels)
-
-    def forward(self, x: Tensor) -> LabelScores:
-        return LabelScores(self.out(self.dropout(self.dense(self.dropout(x)).tanh())))  # (B, D) -> (B, L)
-
-
-class QuestionAnswering(nn.Module):
-    def __init__(self, c: Config, token: nn.Embedding):
-        super().__init__()
-        self.span = nn.Linear(c.hidden_size, 2)
-
-    def forward(self, x: Tensor) -> SpanScores:
-        return SpanScores(*self.span(x).unbind(-1))  # (B, T) each
-
-
 HEADS = {
-    "BartModel": Trunk,
-    "BartForConditionalGeneration": ConditionalGeneration,
-    "BartForSequenceClassification": SequenceClassifier,
-    "BartForQuestionAnswering": QuestionAnswering,
+    "BartModel": Head(Features, lambda c, _: Trunk()),
+    "BartForConditionalGeneration": Head(
+        TargetWordScores,
+        lambda c, token: NextWords(c.hidden_size, c.target_vocab_size, token if c.tied else None, bias=True),
+        untied=("words",),
+    ),
+    "BartForSequenceClassification": Head(
+        LabelScores, lambda c, _: DeepLabels(c.hidden_size, c.num_labels, c.classifier_dropout), reads="end"
+    ),
+    "BartForQuestionAnswering": Head(SpanScores, lambda c, _: Spans(c.hidden_size)),
 }
 
 SHARED = "model.shared.weight"
@@ -345,7 +315,7 @@ WEIGHTS = Layout(
         "head.words.weight":                                   "lm_head.weight",
         "head.bias":                                           "final_logits_bias",
         "head.dense.*":                                        "classification_head.dense.*",
-        "head.out.*":                                          "classification_head.out_proj.*",
+        "head.labels.*":                                       "classification_head.out_proj.*",
         "head.span.*":                                         "qa_outputs.*",
     },
 )
@@ -361,7 +331,7 @@ SPECIALS = {
     "mask_token": "<mask>",
 }
 
-TEXT = TextFormat(single="<s> $A </s>", pair="<s> $A </s> </s> $B </s>", specials=SPECIALS)
+READS = TextFormat(single="<s> $A </s>", pair="<s> $A </s> </s> $B </s>", specials=SPECIALS)
 
 # Liu et al. 2020, table 1, https://arxiv.org/abs/2001.08210; Tang et al. 2020, https://arxiv.org/abs/2008.00401
 LANGUAGES = (
@@ -375,7 +345,7 @@ MORE_LANGUAGES = (
     *("xh_ZA", "gl_ES", "sl_SI"),
 )
 MBART50_TEXT = replace(
-    TEXT,
+    READS,
     single="{src_lang} $A </s>",
     pair="{src_lang} $A $B </s>",
     first_pieces=("<s>", "<pad>", "</s>", "<unk>"),
@@ -476,12 +446,12 @@ SOURCE_TINY = SourceConfig(
 )
 
 ALIASES = {
-    "mbart": Alias(prefix="MBart", text=MBART_TEXT, tiny=MBART_TINY),
+    "mbart": Alias(prefix="MBart", reads=MBART_TEXT, tiny=MBART_TINY),
     "bart-source": Alias(
         prefix="BartSource",
-        text=replace(TEXT, apart=True),
+        reads=replace(READS, apart=True),
         tiny=SOURCE_TINY,
-        heads=(Trunk, ConditionalGeneration),
+        heads=("Model", "ForConditionalGeneration"),
         known=False,
     ),
 }

@@ -13,23 +13,24 @@ from torch import Tensor, nn
 from triarch import config, limits
 from triarch.config import hf
 from triarch.errors import InvalidInput
-from triarch.family import Network, TextFormat
+from triarch.family import EncoderNetwork, Head
+from triarch.inputs.text.format import TextFormat
 from triarch.kinds import (
     ChoiceScores,
     Features,
     FollowsScores,
     LabelScores,
     PretrainingScores,
-    Scores,
     SpanScores,
     TokenScores,
     WordScores,
 )
-from triarch.layers.attention import padding_mask
+from triarch.layers.attention import Attention, padding_mask
 from triarch.layers.dropout import Dropout
-from triarch.layers.embeddings import check_length, fold, look_up
-from triarch.layers.encoder import Block, Encoder
-from triarch.layers.feed_forward import ACTIVATIONS
+from triarch.layers.embeddings import check_length, look_up
+from triarch.layers.encoder import Encoder
+from triarch.layers.feed_forward import ACTIVATIONS, FeedForward
+from triarch.layers.heads import Choices, Labels, MaskedWords, Pooler, Spans, TokenLabels, Trunk, Words
 from triarch.weights import Layout, Stored
 
 
@@ -77,187 +78,96 @@ class Embeddings(nn.Module):
         self.dropout = Dropout(c.dropout)
 
     def forward(self, input_ids: Tensor, token_type_ids: Tensor | None) -> Tensor:
-        T = input_ids.shape[1]
+        vectors, T = look_up(self.token, input_ids, "token id"), input_ids.shape[1]
         check_length(T, self.position.num_embeddings)
         segments = torch.zeros_like(input_ids) if token_type_ids is None else token_type_ids
-        x = look_up(self.token, input_ids, "token id") + look_up(self.segment, segments, "token type id")
+        x = vectors + look_up(self.segment, segments, "token type id")
         return self.dropout(self.norm(x + self.position.weight[:T]))  # (B, T, D)
 
 
-class Model(Network):
-    """The encoder, and on top of it whichever head was asked for."""
-
-    def __init__(self, c: Config, head: type[nn.Module]):
-        super().__init__()
-        self.config = c
-        self.embeddings = Embeddings(c)
-        self.encoder = Encoder(
-            Block(
-                c.hidden_size,
-                c.num_heads,
-                c.intermediate_size,
-                c.activation,
-                norm_eps=c.norm_eps,
-                attention_dropout=c.attention_dropout,
-                attention_out_dropout=c.dropout,
-                feed_forward_dropout=c.dropout,
-            )
-            for _ in range(c.num_layers)
-        )
-        self.head = head(c, self.embeddings)
-
-    def features(
-        self, input_ids: Tensor, attention_mask: Tensor | None = None, token_type_ids: Tensor | None = None
-    ) -> Tensor:
-        mask = None if attention_mask is None else padding_mask(attention_mask)
-        return self.encoder(self.embeddings(input_ids, token_type_ids), mask)  # (B, T, D)
-
-    def attention_maps(
-        self, input_ids: Tensor, attention_mask: Tensor | None = None, token_type_ids: Tensor | None = None
-    ) -> list[Tensor]:
-        """Where each token looks, for people to see: (B, H, T, T) of each block."""
-        mask = None if attention_mask is None else padding_mask(attention_mask)
-        return self.encoder.attention_maps(self.embeddings(input_ids, token_type_ids), mask)
-
-    def forward(
-        self,
-        input_ids: Tensor,
-        attention_mask: Tensor | None = None,
-        token_type_ids: Tensor | None = None,
-        *,
-        positions: Tensor | None = None,
-    ) -> Scores:
-        """(B, T), or (B, C, T) for multiple choice -> the scores of the head.
-
-        A head that scores words does so only at `positions`, (B, T) of truth values, if they are given.
-        """
-        x = self.features(fold(input_ids), fold(attention_mask), fold(token_type_ids))
-        x = x.unflatten(0, input_ids.shape[:-1])
-        return self.head(x) if positions is None else self.head(x, positions)
-
-
-# Heads: each maps features (B, T, D) to the scores of its task.
-
-
-class Pooler(nn.Module):
-    """The summary vector: the first token through a tanh layer."""
+class Block(nn.Module):
+    """Attention, then feed-forward; each is added to its input, and a norm follows the sum."""
 
     def __init__(self, c: Config):
         super().__init__()
-        self.dense = nn.Linear(c.hidden_size, c.hidden_size)
+        self.attention = Attention(c.hidden_size, c.num_heads, dropout=c.attention_dropout)
+        self.attention_norm = nn.LayerNorm(c.hidden_size, c.norm_eps)
+        self.feed_forward = FeedForward(c.hidden_size, c.intermediate_size, c.activation)
+        self.feed_forward_norm = nn.LayerNorm(c.hidden_size, c.norm_eps)
+        self.dropout = Dropout(c.dropout)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.dense(x[..., 0, :]).tanh()  # (B, D)
+    def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        x = self.attention_norm(x + self.dropout(self.attention(x, mask)))
+        return self.feed_forward_norm(x + self.dropout(self.feed_forward(x)))
 
 
-class Words(nn.Module):
-    """A score for every word at every position."""
+class Model(EncoderNetwork):
+    """The encoder, and on top of it whichever head was asked for."""
 
-    def __init__(self, c: Config, embeddings: Embeddings):
+    INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+
+    def __init__(self, c: Config, head: Head):
         super().__init__()
-        self.dense = nn.Linear(c.hidden_size, c.hidden_size)
-        self.activation = ACTIVATIONS[c.activation]
-        self.norm = nn.LayerNorm(c.hidden_size, c.norm_eps)
-        self.out = nn.Linear(c.hidden_size, c.vocab_size)
-        if c.tied:
-            self.out.weight = embeddings.token.weight
+        self.config = c
+        self.embeddings = Embeddings(c)
+        self.encoder = Encoder(Block(c) for _ in range(c.num_layers))
+        self.head = head.make(c, self.embeddings.token)
 
-    def forward(self, x: Tensor, positions: Tensor | None) -> Tensor:
-        x = x if positions is None else x[positions]  # (N, D), row by row
-        return self.out(self.norm(self.activation(self.dense(x))))  # (B, T, V) or (N, V)
+    def embedded(
+        self, input_ids: Tensor, attention_mask: Tensor | None = None, token_type_ids: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        return self.embeddings(input_ids, token_type_ids), padding_mask(attention_mask)
 
 
-class Trunk(nn.Module):
-    OPTIONAL = ("pooler",)  # sentence encoders are often saved without
+class Follows(nn.Module):
+    """Whether the second segment follows the first. Section 3.1"""
 
-    def __init__(self, c: Config, embeddings: Embeddings):
+    def __init__(self, pooler: Pooler):
         super().__init__()
-        self.pooler = Pooler(c)
+        self.pooler = pooler
+        self.follows = nn.Linear(pooler.dense.out_features, 2)
 
-    def forward(self, x: Tensor) -> Features:
-        return Features(x, None if self.pooler is None else self.pooler(x))
-
-
-class MaskedLM(nn.Module):
-    def __init__(self, c: Config, embeddings: Embeddings):
-        super().__init__()
-        self.words = Words(c, embeddings)
-
-    def forward(self, x: Tensor, positions: Tensor | None = None) -> WordScores:
-        return WordScores(self.words(x, positions))
-
-
-class NextSentence(nn.Module):
-    def __init__(self, c: Config, embeddings: Embeddings):
-        super().__init__()
-        self.pooler = Pooler(c)
-        self.follows = nn.Linear(c.hidden_size, 2)
-
-    def forward(self, x: Tensor) -> FollowsScores:
-        return FollowsScores(self.follows(self.pooler(x)))
+    def forward(self, first: Tensor) -> Tensor:
+        return self.follows(self.pooler(first))  # (B, 2)
 
 
 class Pretraining(nn.Module):
-    def __init__(self, c: Config, embeddings: Embeddings):
+    """Masked words and next sentence together."""
+
+    def __init__(self, pooler: Pooler, words: Words):
         super().__init__()
-        self.pooler = Pooler(c)
-        self.words = Words(c, embeddings)
-        self.follows = nn.Linear(c.hidden_size, 2)
+        self.pooler, self.words = pooler, words
+        self.follows = nn.Linear(pooler.dense.out_features, 2)
 
-    def forward(self, x: Tensor, positions: Tensor | None = None) -> PretrainingScores:
-        return PretrainingScores(self.words(x, positions), self.follows(self.pooler(x)))
-
-
-class SequenceClassifier(nn.Module):
-    def __init__(self, c: Config, embeddings: Embeddings):
-        super().__init__()
-        self.pooler = Pooler(c)
-        self.dropout = Dropout(c.head_dropout)
-        self.labels = nn.Linear(c.hidden_size, c.num_labels)
-
-    def forward(self, x: Tensor) -> LabelScores:
-        return LabelScores(self.labels(self.dropout(self.pooler(x))))  # (B, L)
+    def forward(self, x: Tensor, first: Tensor) -> tuple[Tensor, Tensor]:
+        return self.words(x), self.follows(self.pooler(first))
 
 
-class MultipleChoice(nn.Module):
-    def __init__(self, c: Config, embeddings: Embeddings):
-        super().__init__()
-        self.pooler = Pooler(c)
-        self.dropout = Dropout(c.head_dropout)
-        self.choice = nn.Linear(c.hidden_size, 1)
-
-    def forward(self, x: Tensor) -> ChoiceScores:
-        return ChoiceScores(self.choice(self.dropout(self.pooler(x))).squeeze(-1))  # (B, C, T, D) -> (B, C)
-
-
-class TokenClassifier(nn.Module):
-    def __init__(self, c: Config, embeddings: Embeddings):
-        super().__init__()
-        self.dropout = Dropout(c.head_dropout)
-        self.tags = nn.Linear(c.hidden_size, c.num_labels)
-
-    def forward(self, x: Tensor) -> TokenScores:
-        return TokenScores(self.tags(self.dropout(x)))  # (B, T, L)
-
-
-class QuestionAnswering(nn.Module):
-    def __init__(self, c: Config, embeddings: Embeddings):
-        super().__init__()
-        self.span = nn.Linear(c.hidden_size, 2)
-
-    def forward(self, x: Tensor) -> SpanScores:
-        return SpanScores(*self.span(x).unbind(-1))  # (B, T) each
+def _words(c: Config, token: nn.Embedding) -> Words:
+    return Words(c.hidden_size, c.vocab_size, c.activation, c.norm_eps, token if c.tied else None)
 
 
 HEADS = {
-    "BertModel": Trunk,
-    "BertForPreTraining": Pretraining,
-    "BertForMaskedLM": MaskedLM,
-    "BertForNextSentencePrediction": NextSentence,
-    "BertForSequenceClassification": SequenceClassifier,
-    "BertForMultipleChoice": MultipleChoice,
-    "BertForTokenClassification": TokenClassifier,
-    "BertForQuestionAnswering": QuestionAnswering,
+    "BertModel": Head(Features, lambda c, _: Trunk(Pooler(c.hidden_size)), reads="all and first", optional=("pooler",)),
+    "BertForPreTraining": Head(
+        PretrainingScores,
+        lambda c, token: Pretraining(Pooler(c.hidden_size), _words(c, token)),
+        reads="all and first",
+    ),
+    "BertForMaskedLM": Head(WordScores, lambda c, token: MaskedWords(_words(c, token))),
+    "BertForNextSentencePrediction": Head(FollowsScores, lambda c, _: Follows(Pooler(c.hidden_size)), reads="first"),
+    "BertForSequenceClassification": Head(
+        LabelScores,
+        lambda c, _: Labels(c.hidden_size, c.num_labels, c.head_dropout, pooler=Pooler(c.hidden_size)),
+        reads="first",
+    ),
+    "BertForMultipleChoice": Head(
+        ChoiceScores, lambda c, _: Choices(c.hidden_size, c.head_dropout, Pooler(c.hidden_size)), reads="first"
+    ),
+    "BertForTokenClassification": Head(
+        TokenScores, lambda c, _: TokenLabels(c.hidden_size, c.num_labels, c.head_dropout)
+    ),
+    "BertForQuestionAnswering": Head(SpanScores, lambda c, _: Spans(c.hidden_size)),
 }
 
 # fmt: off
@@ -292,7 +202,7 @@ WEIGHTS = Layout(
 )
 # fmt: on
 
-TEXT = TextFormat(
+READS = TextFormat(
     single="[CLS] $A [SEP]",
     pair="[CLS] $A [SEP] $B:1 [SEP]:1",
     specials={

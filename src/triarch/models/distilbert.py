@@ -13,13 +13,15 @@ from torch import Tensor, nn
 from triarch import config, limits
 from triarch.config import hf
 from triarch.errors import InvalidInput
-from triarch.family import Network, TextFormat
-from triarch.kinds import ChoiceScores, Features, LabelScores, Scores, SpanScores, TokenScores, WordScores
-from triarch.layers.attention import padding_mask
+from triarch.family import EncoderNetwork, Head
+from triarch.inputs.text.format import TextFormat
+from triarch.kinds import ChoiceScores, Features, LabelScores, SpanScores, TokenScores, WordScores
+from triarch.layers.attention import Attention, padding_mask
 from triarch.layers.dropout import Dropout
-from triarch.layers.embeddings import check_length, fold, look_up
-from triarch.layers.encoder import Block, Encoder
-from triarch.layers.feed_forward import ACTIVATIONS
+from triarch.layers.embeddings import check_length, look_up
+from triarch.layers.encoder import Encoder
+from triarch.layers.feed_forward import ACTIVATIONS, FeedForward
+from triarch.layers.heads import Choices, Labels, MaskedWords, Pooler, Spans, TokenLabels, Trunk, Words
 from triarch.layers.positions import sinusoids
 from triarch.weights import Layout
 
@@ -64,52 +66,41 @@ class Embeddings(nn.Module):
         self.dropout = Dropout(c.dropout)
 
     def forward(self, input_ids: Tensor) -> Tensor:
-        T = input_ids.shape[1]
+        x, T = look_up(self.token, input_ids, "token id"), input_ids.shape[1]
         check_length(T, self.position.num_embeddings)
-        x = look_up(self.token, input_ids, "token id") + self.position.weight[:T]
-        return self.dropout(self.norm(x))  # (B, T, D)
+        return self.dropout(self.norm(x + self.position.weight[:T]))  # (B, T, D)
 
 
-class Model(Network):
+class Block(nn.Module):
+    """Attention, then feed-forward; each is added to its input, and a norm follows the sum."""
+
+    def __init__(self, c: Config):
+        super().__init__()
+        self.attention = Attention(c.hidden_size, c.num_heads, dropout=c.attention_dropout)
+        self.attention_norm = nn.LayerNorm(c.hidden_size, NORM_EPS)
+        self.feed_forward = FeedForward(c.hidden_size, c.intermediate_size, c.activation)
+        self.feed_forward_norm = nn.LayerNorm(c.hidden_size, NORM_EPS)
+        self.dropout = Dropout(c.dropout)
+
+    def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        x = self.attention_norm(x + self.attention(x, mask))
+        return self.feed_forward_norm(x + self.dropout(self.feed_forward(x)))
+
+
+class Model(EncoderNetwork):
     """The encoder, and on top of it whichever head was asked for."""
 
-    def __init__(self, c: Config, head: type[nn.Module]):
+    INPUTS = ("input_ids", "attention_mask")
+
+    def __init__(self, c: Config, head: Head):
         super().__init__()
         self.config = c
         self.embeddings = Embeddings(c)
-        self.encoder = Encoder(
-            Block(
-                c.hidden_size,
-                c.num_heads,
-                c.intermediate_size,
-                c.activation,
-                norm_eps=NORM_EPS,
-                attention_dropout=c.attention_dropout,
-                attention_out_dropout=0.0,
-                feed_forward_dropout=c.dropout,
-            )
-            for _ in range(c.num_layers)
-        )
-        self.head = head(c, self.embeddings)
+        self.encoder = Encoder(Block(c) for _ in range(c.num_layers))
+        self.head = head.make(c, self.embeddings.token)
 
-    def features(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
-        mask = None if attention_mask is None else padding_mask(attention_mask)
-        return self.encoder(self.embeddings(input_ids), mask)  # (B, T, D)
-
-    def attention_maps(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> list[Tensor]:
-        """Where each token looks, for people to see: (B, H, T, T) of each block."""
-        mask = None if attention_mask is None else padding_mask(attention_mask)
-        return self.encoder.attention_maps(self.embeddings(input_ids), mask)
-
-    def forward(
-        self, input_ids: Tensor, attention_mask: Tensor | None = None, *, positions: Tensor | None = None
-    ) -> Scores:
-        """(B, T), or (B, C, T) for multiple choice -> the scores of the head.
-
-        A head that scores words does so only at `positions`, (B, T) of truth values, if they are given.
-        """
-        x = self.features(fold(input_ids), fold(attention_mask)).unflatten(0, input_ids.shape[:-1])
-        return self.head(x) if positions is None else self.head(x, positions)
+    def embedded(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        return self.embeddings(input_ids), padding_mask(attention_mask)
 
     def initialize(self, module: nn.Module) -> None:
         super().initialize(module)
@@ -118,84 +109,28 @@ class Model(Network):
                 self.embeddings.position.weight.copy_(sinusoids(self.config.max_positions, self.config.hidden_size))
 
 
-# Heads: each maps features (B, T, D) to the scores of its task.
-
-
-class Trunk(nn.Module):
-    def __init__(self, c: Config, embeddings: Embeddings):
-        super().__init__()
-
-    def forward(self, x: Tensor) -> Features:
-        return Features(x)
-
-
-class MaskedLM(nn.Module):
-    """A score for every word at every position."""
-
-    def __init__(self, c: Config, embeddings: Embeddings):
-        super().__init__()
-        self.transform = nn.Linear(c.hidden_size, c.hidden_size)
-        self.activation = ACTIVATIONS[c.activation]
-        self.norm = nn.LayerNorm(c.hidden_size, NORM_EPS)
-        self.out = nn.Linear(c.hidden_size, c.vocab_size)
-        if c.tied:
-            self.out.weight = embeddings.token.weight
-
-    def forward(self, x: Tensor, positions: Tensor | None = None) -> WordScores:
-        x = x if positions is None else x[positions]  # (N, D), row by row
-        return WordScores(self.out(self.norm(self.activation(self.transform(x)))))  # (B, T, V) or (N, V)
-
-
-class SequenceClassifier(nn.Module):
-    def __init__(self, c: Config, embeddings: Embeddings):
-        super().__init__()
-        self.dense = nn.Linear(c.hidden_size, c.hidden_size)
-        self.dropout = Dropout(c.classifier_dropout)
-        self.labels = nn.Linear(c.hidden_size, c.num_labels)
-
-    def forward(self, x: Tensor) -> LabelScores:
-        return LabelScores(self.labels(self.dropout(self.dense(x[..., 0, :]).relu())))  # (B, L)
-
-
-class MultipleChoice(nn.Module):
-    def __init__(self, c: Config, embeddings: Embeddings):
-        super().__init__()
-        self.dense = nn.Linear(c.hidden_size, c.hidden_size)
-        self.dropout = Dropout(c.classifier_dropout)
-        self.choice = nn.Linear(c.hidden_size, 1)
-
-    def forward(self, x: Tensor) -> ChoiceScores:
-        summary = self.dense(x[..., 0, :]).relu()  # (B, C, D)
-        return ChoiceScores(self.choice(self.dropout(summary)).squeeze(-1))  # (B, C)
-
-
-class TokenClassifier(nn.Module):
-    def __init__(self, c: Config, embeddings: Embeddings):
-        super().__init__()
-        self.dropout = Dropout(c.dropout)
-        self.tags = nn.Linear(c.hidden_size, c.num_labels)
-
-    def forward(self, x: Tensor) -> TokenScores:
-        return TokenScores(self.tags(self.dropout(x)))  # (B, T, L)
-
-
-class QuestionAnswering(nn.Module):
-    def __init__(self, c: Config, embeddings: Embeddings):
-        super().__init__()
-        self.dropout = Dropout(c.qa_dropout)
-        self.span = nn.Linear(c.hidden_size, 2)
-
-    def forward(self, x: Tensor) -> SpanScores:
-        return SpanScores(*self.span(self.dropout(x)).unbind(-1))  # (B, T) each
-
-
 HEADS = {
-    "DistilBertModel": Trunk,
-    "DistilBertForMaskedLM": MaskedLM,
-    "DistilBertForSequenceClassification": SequenceClassifier,
-    "DistilBertForMultipleChoice": MultipleChoice,
-    "DistilBertForTokenClassification": TokenClassifier,
-    "DistilBertForQuestionAnswering": QuestionAnswering,
+    "DistilBertModel": Head(Features, lambda c, _: Trunk()),
+    "DistilBertForMaskedLM": Head(
+        WordScores,
+        lambda c, token: MaskedWords(
+            Words(c.hidden_size, c.vocab_size, c.activation, NORM_EPS, token if c.tied else None)
+        ),
+    ),
+    "DistilBertForSequenceClassification": Head(
+        LabelScores,
+        lambda c, _: Labels(c.hidden_size, c.num_labels, c.classifier_dropout, pooler=Pooler(c.hidden_size, "relu")),
+        reads="first",
+    ),
+    "DistilBertForMultipleChoice": Head(
+        ChoiceScores,
+        lambda c, _: Choices(c.hidden_size, c.classifier_dropout, Pooler(c.hidden_size, "relu")),
+        reads="first",
+    ),
+    "DistilBertForTokenClassification": Head(
+        TokenScores, lambda c, _: TokenLabels(c.hidden_size, c.num_labels, c.dropout)
+    ),
+    "DistilBertForQuestionAnswering": Head(SpanScores, lambda c, _: Spans(c.hidden_size, c.qa_dropout)),
 }
 
 # fmt: off
@@ -215,10 +150,10 @@ WEIGHTS = Layout(
         "encoder.blocks.#.feed_forward.up.*":   "distilbert.transformer.layer.#.ffn.lin1.*",
         "encoder.blocks.#.feed_forward.down.*": "distilbert.transformer.layer.#.ffn.lin2.*",
         "encoder.blocks.#.feed_forward_norm.*": "distilbert.transformer.layer.#.output_layer_norm.*",
-        "head.transform.*":                     "vocab_transform.*",
-        "head.norm.*":                          "vocab_layer_norm.*",
-        "head.out.*":                           "vocab_projector.*",
-        "head.dense.*":                         "pre_classifier.*",
+        "head.words.dense.*":                   "vocab_transform.*",
+        "head.words.norm.*":                    "vocab_layer_norm.*",
+        "head.words.out.*":                     "vocab_projector.*",
+        "head.pooler.dense.*":                  "pre_classifier.*",
         "head.labels.*":                        "classifier.*",
         "head.choice.*":                        "classifier.*",
         "head.tags.*":                          "classifier.*",
@@ -227,7 +162,7 @@ WEIGHTS = Layout(
 )
 # fmt: on
 
-TEXT = TextFormat(
+READS = TextFormat(
     single="[CLS] $A [SEP]",
     pair="[CLS] $A [SEP] $B [SEP]",
     specials={

@@ -15,13 +15,15 @@ from torch import Tensor, nn
 from triarch import config, limits
 from triarch.config import hf
 from triarch.errors import InvalidInput
-from triarch.family import Network, TextFormat
-from triarch.kinds import Features, LabelScores, NextWordScores, Scores, SpanScores, TokenScores
+from triarch.family import Head, Network
+from triarch.inputs.text.format import TextFormat
+from triarch.kinds import Features, LabelScores, NextWordScores, SpanScores, TokenScores
 from triarch.layers.attention import attend, causal_mask
 from triarch.layers.cache import Cache, KeyValues, positions_of
 from triarch.layers.dropout import Dropout
-from triarch.layers.embeddings import check_length, last_token, look_up
+from triarch.layers.embeddings import check_length, look_up
 from triarch.layers.feed_forward import ACTIVATIONS, FeedForward
+from triarch.layers.heads import Labels, NextWords, Spans, TokenLabels, Trunk
 from triarch.weights import Layout, Stored
 
 
@@ -105,7 +107,9 @@ class Block(nn.Module):
 class Model(Network):
     """The decoder, and on top of it whichever head was asked for."""
 
-    def __init__(self, c: Config, head: type[nn.Module]):
+    INPUTS = ("input_ids", "attention_mask")
+
+    def __init__(self, c: Config, head: Head):
         super().__init__()
         self.config = c
         self.token = nn.Embedding(c.vocab_size, c.hidden_size)
@@ -113,7 +117,7 @@ class Model(Network):
         self.dropout = Dropout(c.embedding_dropout)
         self.blocks = nn.ModuleList(Block(c, layer) for layer in range(c.num_layers))
         self.norm = nn.LayerNorm(c.hidden_size, c.norm_eps)
-        self.head = head(c, self.token)
+        self.head = head.make(c, self.token)
 
     def features(
         self, input_ids: Tensor, attention_mask: Tensor | None = None, *, cache: Cache | None = None
@@ -135,20 +139,6 @@ class Model(Network):
             x = block(x, mask, None if cache is None else cache[layer])
         return self.norm(x)
 
-    def forward(
-        self,
-        input_ids: Tensor,
-        attention_mask: Tensor | None = None,
-        *,
-        positions: Tensor | None = None,
-        cache: Cache | None = None,
-    ) -> Scores:
-        """(B, T) -> the scores of the head; those of words only at `positions`, (B, T) of truth values, if given."""
-        x = self.features(input_ids, attention_mask, cache=cache)
-        if isinstance(self.head, SequenceClassifier):
-            return self.head(last_token(x, attention_mask))
-        return self.head(x if positions is None else x[positions])
-
     def initialize(self, module: nn.Module) -> None:
         """As section 2.3 has it: what is added to the residual sum starts smaller, the more of it there is."""
         super().initialize(module)
@@ -158,66 +148,18 @@ class Model(Network):
                 nn.init.normal_(linear.weight, std=std)
 
 
-# Heads: each maps features (B, T, D) to the scores of its task.
-
-
-class Trunk(nn.Module):
-    def __init__(self, c: Config, token: nn.Embedding):
-        super().__init__()
-
-    def forward(self, x: Tensor) -> Features:
-        return Features(x)
-
-
-class CausalLM(nn.Module):
-    """Every word as the next one."""
-
-    def __init__(self, c: Config, token: nn.Embedding):
-        super().__init__()
-        self.out = nn.Linear(c.hidden_size, c.vocab_size, bias=False)
-        if c.tied:
-            self.out.weight = token.weight
-
-    def forward(self, x: Tensor) -> NextWordScores:
-        return NextWordScores(self.out(x))  # (B, T, V) or (N, V)
-
-
-class SequenceClassifier(nn.Module):
-    """Labels of a text, read off its last token, which alone has seen all of it."""
-
-    def __init__(self, c: Config, token: nn.Embedding):
-        super().__init__()
-        self.labels = nn.Linear(c.hidden_size, c.num_labels, bias=False)
-
-    def forward(self, x: Tensor) -> LabelScores:
-        return LabelScores(self.labels(x))  # (B, D) -> (B, L)
-
-
-class TokenClassifier(nn.Module):
-    def __init__(self, c: Config, token: nn.Embedding):
-        super().__init__()
-        self.dropout = Dropout(c.head_dropout)
-        self.tags = nn.Linear(c.hidden_size, c.num_labels)
-
-    def forward(self, x: Tensor) -> TokenScores:
-        return TokenScores(self.tags(self.dropout(x)))  # (B, T, L)
-
-
-class QuestionAnswering(nn.Module):
-    def __init__(self, c: Config, token: nn.Embedding):
-        super().__init__()
-        self.span = nn.Linear(c.hidden_size, 2)
-
-    def forward(self, x: Tensor) -> SpanScores:
-        return SpanScores(*self.span(x).unbind(-1))  # (B, T) each
-
-
 HEADS = {
-    "GPT2Model": Trunk,
-    "GPT2LMHeadModel": CausalLM,
-    "GPT2ForSequenceClassification": SequenceClassifier,
-    "GPT2ForTokenClassification": TokenClassifier,
-    "GPT2ForQuestionAnswering": QuestionAnswering,
+    "GPT2Model": Head(Features, lambda c, _: Trunk()),
+    "GPT2LMHeadModel": Head(
+        NextWordScores, lambda c, token: NextWords(c.hidden_size, c.vocab_size, token if c.tied else None)
+    ),
+    "GPT2ForSequenceClassification": Head(
+        LabelScores, lambda c, _: Labels(c.hidden_size, c.num_labels, bias=False), reads="last"
+    ),
+    "GPT2ForTokenClassification": Head(
+        TokenScores, lambda c, _: TokenLabels(c.hidden_size, c.num_labels, c.head_dropout)
+    ),
+    "GPT2ForQuestionAnswering": Head(SpanScores, lambda c, _: Spans(c.hidden_size)),
 }
 
 # fmt: off
@@ -239,7 +181,7 @@ WEIGHTS = Layout(
         "blocks.#.feed_forward.down.weight": Stored("transformer.h.#.mlp.c_proj.weight", transposed=True),
         "blocks.#.feed_forward.down.bias":   "transformer.h.#.mlp.c_proj.bias",
         "norm.*":                            "transformer.ln_f.*",
-        "head.out.weight":                   "lm_head.weight",
+        "head.words.weight":                 "lm_head.weight",
         "head.labels.weight":                "score.weight",
         "head.tags.*":                       "classifier.*",
         "head.span.*":                       "qa_outputs.*",
@@ -247,7 +189,7 @@ WEIGHTS = Layout(
 )
 # fmt: on
 
-TEXT = TextFormat(
+READS = TextFormat(
     single="$A",
     pair="$A $B",
     specials={"unk_token": "<|endoftext|>", "bos_token": "<|endoftext|>", "eos_token": "<|endoftext|>"},

@@ -20,14 +20,15 @@ from torch import Tensor, nn
 from triarch import config, limits
 from triarch.config import hf
 from triarch.errors import InvalidInput, Unsupported, show, some
-from triarch.family import Alias, Network, TextFormat
-from triarch.kinds import Features, LabelScores, NextWordScores, Scores, SpanScores, TokenScores
+from triarch.family import Alias, Head, Network
+from triarch.inputs.text.format import TextFormat
+from triarch.kinds import Features, LabelScores, NextWordScores, SpanScores, TokenScores
 from triarch.layers import rotary
 from triarch.layers.attention import attend, causal_mask
 from triarch.layers.cache import Cache, KeyValues, lengths_of, positions_of
-from triarch.layers.dropout import Dropout
-from triarch.layers.embeddings import check_length, last_token, look_up
+from triarch.layers.embeddings import check_length, look_up
 from triarch.layers.feed_forward import ACTIVATIONS, GatedFeedForward
+from triarch.layers.heads import Labels, NextWords, Spans, TokenLabels, Trunk
 from triarch.layers.norms import RMSNorm
 from triarch.layers.rotary import Rotary, Rotation, rotate
 from triarch.weights import Layout
@@ -300,13 +301,15 @@ class Block(nn.Module):
 class Model(Network):
     """The decoder, and on top of it whichever head was asked for."""
 
-    def __init__(self, c: Config, head: type[nn.Module]):
+    INPUTS = ("input_ids", "attention_mask")
+
+    def __init__(self, c: Config, head: Head):
         super().__init__()
         self.config = c
         self.token = nn.Embedding(c.vocab_size, c.hidden_size)
         self.blocks = nn.ModuleList(Block(c, layer) for layer in range(c.num_layers))
         self.norm = RMSNorm(c.hidden_size, c.norm_eps)
-        self.head = head(c, self.token)
+        self.head = head.make(c, self.token)
         self.windows = [c.window(layer) for layer in range(c.num_layers)]
 
     def features(
@@ -337,81 +340,19 @@ class Model(Network):
     def reads_as(self, length: int) -> int:
         return self.config.rotary.kind(length)
 
-    def forward(
-        self,
-        input_ids: Tensor,
-        attention_mask: Tensor | None = None,
-        *,
-        positions: Tensor | None = None,
-        cache: Cache | None = None,
-    ) -> Scores:
-        """(B, T) -> the scores of the head; those of words only at `positions`, (B, T) of truth values, if given."""
-        x = self.features(input_ids, attention_mask, cache=cache)
-        if isinstance(self.head, SequenceClassifier):
-            return self.head(last_token(x, attention_mask))
-        return self.head(x if positions is None else x[positions])
-
-
-# Heads: each maps features (B, T, D) to the scores of its task.
-
-
-class Trunk(nn.Module):
-    def __init__(self, c: Config, token: nn.Embedding):
-        super().__init__()
-
-    def forward(self, x: Tensor) -> Features:
-        return Features(x)
-
-
-class CausalLM(nn.Module):
-    """Every word as the next one."""
-
-    def __init__(self, c: Config, token: nn.Embedding):
-        super().__init__()
-        self.out = nn.Linear(c.hidden_size, c.vocab_size, bias=False)
-        if c.tied:
-            self.out.weight = token.weight
-
-    def forward(self, x: Tensor) -> NextWordScores:
-        return NextWordScores(self.out(x))  # (B, T, V) or (N, V)
-
-
-class SequenceClassifier(nn.Module):
-    """Labels of a text, read off its last token, which alone has seen all of it."""
-
-    def __init__(self, c: Config, token: nn.Embedding):
-        super().__init__()
-        self.labels = nn.Linear(c.hidden_size, c.num_labels, bias=False)
-
-    def forward(self, x: Tensor) -> LabelScores:
-        return LabelScores(self.labels(x))  # (B, D) -> (B, L)
-
-
-class TokenClassifier(nn.Module):
-    def __init__(self, c: Config, token: nn.Embedding):
-        super().__init__()
-        self.dropout = Dropout(c.head_dropout)
-        self.tags = nn.Linear(c.hidden_size, c.num_labels)
-
-    def forward(self, x: Tensor) -> TokenScores:
-        return TokenScores(self.tags(self.dropout(x)))  # (B, T, L)
-
-
-class QuestionAnswering(nn.Module):
-    def __init__(self, c: Config, token: nn.Embedding):
-        super().__init__()
-        self.span = nn.Linear(c.hidden_size, 2)
-
-    def forward(self, x: Tensor) -> SpanScores:
-        return SpanScores(*self.span(x).unbind(-1))  # (B, T) each
-
 
 HEADS = {
-    "LlamaModel": Trunk,
-    "LlamaForCausalLM": CausalLM,
-    "LlamaForSequenceClassification": SequenceClassifier,
-    "LlamaForTokenClassification": TokenClassifier,
-    "LlamaForQuestionAnswering": QuestionAnswering,
+    "LlamaModel": Head(Features, lambda c, _: Trunk()),
+    "LlamaForCausalLM": Head(
+        NextWordScores, lambda c, token: NextWords(c.hidden_size, c.vocab_size, token if c.tied else None)
+    ),
+    "LlamaForSequenceClassification": Head(
+        LabelScores, lambda c, _: Labels(c.hidden_size, c.num_labels, bias=False), reads="last"
+    ),
+    "LlamaForTokenClassification": Head(
+        TokenScores, lambda c, _: TokenLabels(c.hidden_size, c.num_labels, c.head_dropout)
+    ),
+    "LlamaForQuestionAnswering": Head(SpanScores, lambda c, _: Spans(c.hidden_size)),
 }
 
 # fmt: off
@@ -431,7 +372,7 @@ WEIGHTS = Layout(
         "blocks.#.feed_forward.up.*":      "model.layers.#.mlp.up_proj.*",
         "blocks.#.feed_forward.down.*":    "model.layers.#.mlp.down_proj.*",
         "norm.*":                          "model.norm.*",
-        "head.out.weight":                 "lm_head.weight",
+        "head.words.weight":               "lm_head.weight",
         "head.labels.weight":              "score.weight",
         "head.tags.*":                     "score.*",
         "head.span.*":                     "qa_outputs.*",
@@ -439,7 +380,7 @@ WEIGHTS = Layout(
 )
 # fmt: on
 
-TEXT = TextFormat(
+READS = TextFormat(
     single="<s> $A",
     pair="<s> $A <s>:1 $B:1",
     specials={"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>"},
@@ -469,8 +410,8 @@ SIZES: dict[str, Any] = {
 TINY = Config(**SIZES)
 
 ALIASES = {
-    "mistral": Alias(prefix="Mistral", text=TEXT, tiny=MistralConfig(**SIZES, sliding_window=3)),
+    "mistral": Alias(prefix="Mistral", reads=READS, tiny=MistralConfig(**SIZES, sliding_window=3)),
     "qwen2": Alias(
-        prefix="Qwen2", text=QWEN2_TEXT, tiny=Qwen2Config(**SIZES, windowed=True, sliding_window=3, full_layers=1)
+        prefix="Qwen2", reads=QWEN2_TEXT, tiny=Qwen2Config(**SIZES, windowed=True, sliding_window=3, full_layers=1)
     ),
 }

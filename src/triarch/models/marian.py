@@ -14,14 +14,16 @@ from torch import Tensor, nn
 from triarch import config, limits
 from triarch.config import hf
 from triarch.errors import InvalidInput, Unsupported
-from triarch.family import EncoderDecoder, TextFormat
+from triarch.family import EncoderDecoder, Head
+from triarch.inputs.text.format import TextFormat
 from triarch.kinds import Features, TargetWordScores
-from triarch.layers.attention import causal_mask, padding_mask
-from triarch.layers.cache import Cache, positions_of
+from triarch.layers.attention import Attention, causal_mask, padding_mask
+from triarch.layers.cache import Cache, KeyValues, positions_of
 from triarch.layers.dropout import Dropout
 from triarch.layers.embeddings import check_length, look_up
-from triarch.layers.encoder import Block, Decoder, Encoder
-from triarch.layers.feed_forward import ACTIVATIONS
+from triarch.layers.encoder import Decoder, Encoder
+from triarch.layers.feed_forward import ACTIVATIONS, FeedForward
+from triarch.layers.heads import NextWords, Trunk
 from triarch.layers.positions import sines_then_cosines
 from triarch.layers.source import Source
 from triarch.weights import Layout, Stored
@@ -76,12 +78,38 @@ class Config(config.Config):
         return self.max_positions
 
 
+class Block(nn.Module):
+    """Attention, in the decoder attention onto the source, then feed-forward; each is added to its input, and a norm
+    follows the sum."""
+
+    def __init__(self, c: Config, heads: int, intermediate_size: int, layer: int | None = None):
+        """`layer`: its number in the decoder; None in the encoder."""
+        super().__init__()
+        self.layer = layer
+        self.attention = Attention(c.hidden_size, heads, dropout=c.attention_dropout)
+        self.attention_norm = nn.LayerNorm(c.hidden_size, NORM_EPS)
+        if layer is not None:
+            self.cross_attention = Attention(c.hidden_size, heads, dropout=c.attention_dropout)
+            self.cross_attention_norm = nn.LayerNorm(c.hidden_size, NORM_EPS)
+        self.feed_forward = FeedForward(c.hidden_size, intermediate_size, c.activation, dropout=c.activation_dropout)
+        self.feed_forward_norm = nn.LayerNorm(c.hidden_size, NORM_EPS)
+        self.dropout = Dropout(c.dropout)
+
+    def forward(
+        self, x: Tensor, mask: Tensor | None, source: Source | None = None, past: KeyValues | None = None
+    ) -> Tensor:
+        x = self.attention_norm(x + self.dropout(self.attention(x, mask, past)))
+        if self.layer is not None and source is not None:
+            x = self.cross_attention_norm(x + self.dropout(self.cross_attention.across(x, source, self.layer)))
+        return self.feed_forward_norm(x + self.dropout(self.feed_forward(x)))
+
+
 class Model(EncoderDecoder):
     """The encoder, the decoder, and on top of it whichever head was asked for."""
 
     UNTIED = ("source_token", "target_token")
 
-    def __init__(self, c: Config, head: type[nn.Module]):
+    def __init__(self, c: Config, head: Head):
         super().__init__()
         self.config = c
         if c.shared:
@@ -89,17 +117,16 @@ class Model(EncoderDecoder):
         self.source_token = self.token if c.shared else nn.Embedding(c.vocab_size, c.hidden_size)
         self.target_token = self.token if c.shared else nn.Embedding(c.target_vocab_size, c.hidden_size)
         self.dropout = Dropout(c.dropout)
-        self.encoder = Encoder(_block(c, c.num_heads, c.intermediate_size) for _ in range(c.num_layers))
+        self.encoder = Encoder(Block(c, c.num_heads, c.intermediate_size) for _ in range(c.num_layers))
         self.decoder = Decoder(
-            _block(c, c.decoder_heads, c.decoder_intermediate_size, layer) for layer in range(c.decoder_layers)
+            Block(c, c.decoder_heads, c.decoder_intermediate_size, layer) for layer in range(c.decoder_layers)
         )
-        self.head = head(c, self.target_token)
+        self.head = head.make(c, self.target_token)
 
     def encode(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Source:
         """(B, S) -> what is written from. Raises LimitExceeded for more tokens than there are positions."""
         x = self._embedded(self.source_token, input_ids, positions_of(input_ids.shape[1], None, None, input_ids.device))
-        mask = None if attention_mask is None else padding_mask(attention_mask)
-        return Source(self.encoder(x, mask), attention_mask)
+        return Source(self.encoder(x, padding_mask(attention_mask)), attention_mask)
 
     def decode(
         self,
@@ -115,14 +142,9 @@ class Model(EncoderDecoder):
             cache.advance(decoder_input_ids.shape[1])
         return self.decoder(x, mask, source, cache)
 
-    def alignment(self, input_ids: Tensor, attention_mask: Tensor | None, decoder_input_ids: Tensor) -> list[Tensor]:
-        """Where each token of a target looks in its source, for people to see: (B, H, T, S) of each decoder block."""
-        x, mask = self._target(decoder_input_ids, None, None)
-        return self.decoder.cross_maps(x, mask, self.encode(input_ids, attention_mask))
-
     def initialize(self, module: nn.Module) -> None:
         super().initialize(module)
-        if isinstance(module, Translation):
+        if isinstance(module, NextWords) and module.bias is not None:
             nn.init.zeros_(module.bias)
 
     def _target(self, ids: Tensor, attention_mask: Tensor | None, cache: Cache | None) -> tuple[Tensor, Tensor | None]:
@@ -140,51 +162,14 @@ class Model(EncoderDecoder):
         return self.dropout(x + sines_then_cosines(places, size).to(x.dtype))
 
 
-def _block(c: Config, heads: int, intermediate_size: int, layer: int | None = None) -> Block:
-    return Block(
-        c.hidden_size,
-        heads,
-        intermediate_size,
-        c.activation,
-        norm_eps=NORM_EPS,
-        attention_dropout=c.attention_dropout,
-        attention_out_dropout=c.dropout,
-        feed_forward_dropout=c.dropout,
-        activation_dropout=c.activation_dropout,
-        layer=layer,
-    )
-
-
-# Heads: each maps features (B, T, D) of the decoder to the scores of its task.
-
-
-class Trunk(nn.Module):
-    def __init__(self, c: Config, token: nn.Embedding):
-        super().__init__()
-
-    def forward(self, x: Tensor) -> Features:
-        return Features(x)
-
-
-class Translation(nn.Module):
-    """Every word of the target as the next one."""
-
-    UNTIED = ("words",)
-
-    bias: Tensor
-
-    def __init__(self, c: Config, token: nn.Embedding):
-        super().__init__()
-        self.words = nn.Linear(c.hidden_size, c.target_vocab_size, bias=False)
-        if c.tied:
-            self.words.weight = token.weight
-        self.register_buffer("bias", self.words.weight.new_zeros(1, c.target_vocab_size))  # stored, and not learned
-
-    def forward(self, x: Tensor) -> TargetWordScores:
-        return TargetWordScores(self.words(x) + self.bias.squeeze(0))  # (B, T, V) or (N, V)
-
-
-HEADS = {"MarianModel": Trunk, "MarianMTModel": Translation}
+HEADS = {
+    "MarianModel": Head(Features, lambda c, _: Trunk()),
+    "MarianMTModel": Head(
+        TargetWordScores,
+        lambda c, token: NextWords(c.hidden_size, c.target_vocab_size, token if c.tied else None, bias=True),
+        untied=("words",),
+    ),
+}
 
 SHARED = ("model.encoder.embed_tokens.weight", "model.decoder.embed_tokens.weight", "lm_head.weight")
 
@@ -227,7 +212,7 @@ WEIGHTS = Layout(
 )
 # fmt: on
 
-TEXT = TextFormat(
+READS = TextFormat(
     single="{tgt_lang} $A </s>",
     pair="{tgt_lang} $A $B </s>",
     specials={"eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<pad>"},

@@ -8,19 +8,20 @@ Shapes: B sequences, T tokens, D hidden size, V vocabulary, L labels, C choices.
 from dataclasses import dataclass, replace
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from triarch import config, limits
 from triarch.config import hf
 from triarch.errors import InvalidInput
-from triarch.family import Alias, Network, TextFormat
-from triarch.kinds import ChoiceScores, Features, LabelScores, Scores, SpanScores, TokenScores, WordScores
-from triarch.layers.attention import padding_mask
+from triarch.family import Alias, EncoderNetwork, Head
+from triarch.inputs.text.format import TextFormat
+from triarch.kinds import ChoiceScores, Features, LabelScores, SpanScores, TokenScores, WordScores
+from triarch.layers.attention import Attention, padding_mask
 from triarch.layers.dropout import Dropout
-from triarch.layers.embeddings import check_length, fold, look_up
-from triarch.layers.encoder import Block, Encoder
-from triarch.layers.feed_forward import ACTIVATIONS
+from triarch.layers.embeddings import check_length, look_up
+from triarch.layers.encoder import Encoder
+from triarch.layers.feed_forward import ACTIVATIONS, FeedForward
+from triarch.layers.heads import Choices, DeepLabels, MaskedWords, Pooler, Spans, TokenLabels, Trunk, Words
 from triarch.weights import Layout, Stored
 
 
@@ -72,160 +73,70 @@ class Embeddings(nn.Module):
         self.pad_id, self.max_tokens = c.pad_id, c.max_tokens
 
     def forward(self, input_ids: Tensor, token_type_ids: Tensor | None) -> Tensor:
+        vectors = look_up(self.token, input_ids, "token id")
         check_length(input_ids.shape[1], self.max_tokens)
         # Positions count real tokens and start behind the padding id, as in fairseq
         real = (input_ids != self.pad_id).long()
         positions = real.cumsum(1) * real + self.pad_id
         segments = torch.zeros_like(input_ids) if token_type_ids is None else token_type_ids
-        x = look_up(self.token, input_ids, "token id") + look_up(self.segment, segments, "token type id")
+        x = vectors + look_up(self.segment, segments, "token type id")
         return self.dropout(self.norm(x + self.position(positions)))  # (B, T, D)
 
 
-class Model(Network):
-    """The encoder, and on top of it whichever head was asked for."""
-
-    def __init__(self, c: Config, head: type[nn.Module]):
-        super().__init__()
-        self.config = c
-        self.embeddings = Embeddings(c)
-        self.encoder = Encoder(
-            Block(
-                c.hidden_size,
-                c.num_heads,
-                c.intermediate_size,
-                c.activation,
-                norm_eps=c.norm_eps,
-                attention_dropout=c.attention_dropout,
-                attention_out_dropout=c.dropout,
-                feed_forward_dropout=c.dropout,
-            )
-            for _ in range(c.num_layers)
-        )
-        self.head = head(c, self.embeddings)
-
-    def features(
-        self, input_ids: Tensor, attention_mask: Tensor | None = None, token_type_ids: Tensor | None = None
-    ) -> Tensor:
-        mask = None if attention_mask is None else padding_mask(attention_mask)
-        return self.encoder(self.embeddings(input_ids, token_type_ids), mask)  # (B, T, D)
-
-    def attention_maps(
-        self, input_ids: Tensor, attention_mask: Tensor | None = None, token_type_ids: Tensor | None = None
-    ) -> list[Tensor]:
-        """Where each token looks, for people to see: (B, H, T, T) of each block."""
-        mask = None if attention_mask is None else padding_mask(attention_mask)
-        return self.encoder.attention_maps(self.embeddings(input_ids, token_type_ids), mask)
-
-    def forward(
-        self,
-        input_ids: Tensor,
-        attention_mask: Tensor | None = None,
-        token_type_ids: Tensor | None = None,
-        *,
-        positions: Tensor | None = None,
-    ) -> Scores:
-        """(B, T), or (B, C, T) for multiple choice -> the scores of the head.
-
-        A head that scores words does so only at `positions`, (B, T) of truth values, if they are given.
-        """
-        x = self.features(fold(input_ids), fold(attention_mask), fold(token_type_ids))
-        x = x.unflatten(0, input_ids.shape[:-1])
-        return self.head(x) if positions is None else self.head(x, positions)
-
-
-# Heads: each maps features (B, T, D) to the scores of its task.
-
-
-class Pooler(nn.Module):
-    """The summary vector: the first token through a tanh layer."""
+class Block(nn.Module):
+    """Attention, then feed-forward; each is added to its input, and a norm follows the sum."""
 
     def __init__(self, c: Config):
         super().__init__()
-        self.dense = nn.Linear(c.hidden_size, c.hidden_size)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.dense(x[..., 0, :]).tanh()  # (B, D)
-
-
-class Trunk(nn.Module):
-    OPTIONAL = ("pooler",)  # most checkpoints were trained without
-
-    def __init__(self, c: Config, embeddings: Embeddings):
-        super().__init__()
-        self.pooler = Pooler(c)
-
-    def forward(self, x: Tensor) -> Features:
-        return Features(x, None if self.pooler is None else self.pooler(x))
-
-
-class MaskedLM(nn.Module):
-    """A score for every word at every position."""
-
-    def __init__(self, c: Config, embeddings: Embeddings):
-        super().__init__()
-        self.transform = nn.Linear(c.hidden_size, c.hidden_size)
-        self.norm = nn.LayerNorm(c.hidden_size, c.norm_eps)
-        self.words = nn.Linear(c.hidden_size, c.vocab_size)
-        if c.tied:
-            self.words.weight = embeddings.token.weight
-
-    def forward(self, x: Tensor, positions: Tensor | None = None) -> WordScores:
-        x = x if positions is None else x[positions]  # (N, D), row by row
-        x = self.norm(F.gelu(self.transform(x)))  # gelu whatever the config says
-        return WordScores(self.words(x))  # (B, T, V) or (N, V)
-
-
-class SequenceClassifier(nn.Module):
-    """Two layers on the first token; the pooler is not used."""
-
-    def __init__(self, c: Config, embeddings: Embeddings):
-        super().__init__()
-        self.dropout = Dropout(c.head_dropout)
-        self.dense = nn.Linear(c.hidden_size, c.hidden_size)
-        self.out = nn.Linear(c.hidden_size, c.num_labels)
-
-    def forward(self, x: Tensor) -> LabelScores:
-        summary = self.dense(self.dropout(x[..., 0, :])).tanh()
-        return LabelScores(self.out(self.dropout(summary)))  # (B, L)
-
-
-class MultipleChoice(nn.Module):
-    def __init__(self, c: Config, embeddings: Embeddings):
-        super().__init__()
-        self.pooler = Pooler(c)
+        self.attention = Attention(c.hidden_size, c.num_heads, dropout=c.attention_dropout)
+        self.attention_norm = nn.LayerNorm(c.hidden_size, c.norm_eps)
+        self.feed_forward = FeedForward(c.hidden_size, c.intermediate_size, c.activation)
+        self.feed_forward_norm = nn.LayerNorm(c.hidden_size, c.norm_eps)
         self.dropout = Dropout(c.dropout)
-        self.choice = nn.Linear(c.hidden_size, 1)
 
-    def forward(self, x: Tensor) -> ChoiceScores:
-        return ChoiceScores(self.choice(self.dropout(self.pooler(x))).squeeze(-1))  # (B, C, T, D) -> (B, C)
+    def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        x = self.attention_norm(x + self.dropout(self.attention(x, mask)))
+        return self.feed_forward_norm(x + self.dropout(self.feed_forward(x)))
 
 
-class TokenClassifier(nn.Module):
-    def __init__(self, c: Config, embeddings: Embeddings):
+class Model(EncoderNetwork):
+    """The encoder, and on top of it whichever head was asked for."""
+
+    INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+
+    def __init__(self, c: Config, head: Head):
         super().__init__()
-        self.dropout = Dropout(c.head_dropout)
-        self.tags = nn.Linear(c.hidden_size, c.num_labels)
+        self.config = c
+        self.embeddings = Embeddings(c)
+        self.encoder = Encoder(Block(c) for _ in range(c.num_layers))
+        self.head = head.make(c, self.embeddings.token)
 
-    def forward(self, x: Tensor) -> TokenScores:
-        return TokenScores(self.tags(self.dropout(x)))  # (B, T, L)
-
-
-class QuestionAnswering(nn.Module):
-    def __init__(self, c: Config, embeddings: Embeddings):
-        super().__init__()
-        self.span = nn.Linear(c.hidden_size, 2)
-
-    def forward(self, x: Tensor) -> SpanScores:
-        return SpanScores(*self.span(x).unbind(-1))  # (B, T) each
+    def embedded(
+        self, input_ids: Tensor, attention_mask: Tensor | None = None, token_type_ids: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        return self.embeddings(input_ids, token_type_ids), padding_mask(attention_mask)
 
 
 HEADS = {
-    "RobertaModel": Trunk,
-    "RobertaForMaskedLM": MaskedLM,
-    "RobertaForSequenceClassification": SequenceClassifier,
-    "RobertaForMultipleChoice": MultipleChoice,
-    "RobertaForTokenClassification": TokenClassifier,
-    "RobertaForQuestionAnswering": QuestionAnswering,
+    "RobertaModel": Head(
+        Features, lambda c, _: Trunk(Pooler(c.hidden_size)), reads="all and first", optional=("pooler",)
+    ),
+    "RobertaForMaskedLM": Head(
+        WordScores,
+        lambda c, token: MaskedWords(  # gelu whatever the config says
+            Words(c.hidden_size, c.vocab_size, "gelu", c.norm_eps, token if c.tied else None)
+        ),
+    ),
+    "RobertaForSequenceClassification": Head(
+        LabelScores, lambda c, _: DeepLabels(c.hidden_size, c.num_labels, c.head_dropout), reads="first"
+    ),
+    "RobertaForMultipleChoice": Head(
+        ChoiceScores, lambda c, _: Choices(c.hidden_size, c.dropout, Pooler(c.hidden_size)), reads="first"
+    ),
+    "RobertaForTokenClassification": Head(
+        TokenScores, lambda c, _: TokenLabels(c.hidden_size, c.num_labels, c.head_dropout)
+    ),
+    "RobertaForQuestionAnswering": Head(SpanScores, lambda c, _: Spans(c.hidden_size)),
 }
 
 # fmt: off
@@ -247,11 +158,11 @@ WEIGHTS = Layout(
         "encoder.blocks.#.feed_forward.down.*": "roberta.encoder.layer.#.output.dense.*",
         "encoder.blocks.#.feed_forward_norm.*": "roberta.encoder.layer.#.output.LayerNorm.*",
         "head.pooler.dense.*":                  "roberta.pooler.dense.*",
-        "head.transform.*":                     "lm_head.dense.*",
-        "head.norm.*":                          "lm_head.layer_norm.*",
-        "head.words.bias":                      Stored("lm_head.bias", copy="lm_head.decoder.bias"),
-        "head.words.weight":                    "lm_head.decoder.weight",
-        "head.out.*":                           "classifier.out_proj.*",
+        "head.words.dense.*":                   "lm_head.dense.*",
+        "head.words.norm.*":                    "lm_head.layer_norm.*",
+        "head.words.out.bias":                  Stored("lm_head.bias", copy="lm_head.decoder.bias"),
+        "head.words.out.weight":                "lm_head.decoder.weight",
+        "head.labels.*":                        "classifier.out_proj.*",
         "head.dense.*":                         "classifier.dense.*",
         "head.choice.*":                        "classifier.*",
         "head.tags.*":                          "classifier.*",
@@ -270,12 +181,12 @@ SPECIALS = {
     "mask_token": "<mask>",
 }
 
-TEXT = TextFormat(single="<s> $A </s>", pair="<s> $A </s> </s> $B </s>", specials=SPECIALS)
+READS = TextFormat(single="<s> $A </s>", pair="<s> $A </s> </s> $B </s>", specials=SPECIALS)
 
 # SentencePiece numbers <unk> <s> </s> from 0; fairseq had put its own four first
-XLM_TEXT = replace(TEXT, first_pieces=("<s>", "<pad>", "</s>", "<unk>"))
+XLM_TEXT = replace(READS, first_pieces=("<s>", "<pad>", "</s>", "<unk>"))
 
-ALIASES = {"xlm-roberta": Alias(prefix="XLMRoberta", text=XLM_TEXT)}
+ALIASES = {"xlm-roberta": Alias(prefix="XLMRoberta", reads=XLM_TEXT)}
 
 TINY = Config(
     vocab_size=99,

@@ -16,13 +16,15 @@ from torch import Tensor, nn
 from triarch import config, limits
 from triarch.config import hf
 from triarch.errors import InvalidInput, Unsupported, show
-from triarch.family import Alias, EncoderDecoder, TextFormat
+from triarch.family import Alias, EncoderDecoder, Head
+from triarch.inputs.text.format import TextFormat
 from triarch.kinds import Features, LabelScores, SpanScores, TargetWordScores, TokenScores
-from triarch.layers.attention import attend, attend_source, causal_mask, padding_mask
+from triarch.layers.attention import attend, attend_source, attention_weights, causal_mask, padding_mask
 from triarch.layers.cache import Cache, KeyValues
 from triarch.layers.dropout import Dropout
 from triarch.layers.embeddings import look_up
 from triarch.layers.feed_forward import FeedForward, GatedFeedForward
+from triarch.layers.heads import DeepLabels, NextWords, Spans, TokenLabels, Trunk
 from triarch.layers.norms import RMSNorm
 from triarch.layers.source import Source
 from triarch.weights import Layout, Stored
@@ -144,12 +146,9 @@ class Attention(nn.Module):
 
     def across(self, x: Tensor, source: Source, layer: int) -> Tensor:
         q, made = self._split(self.q(x)), source.keys_values(layer, self._keys_values)
+        if source.maps is not None:
+            source.maps.append(attention_weights(q, made[0], source.mask, scale=1.0))
         return self._joined(attend_source(q, made, source, scale=1.0, dropout=self.dropout if self.training else 0.0))
-
-    def weights(self, x: Tensor, source: Source) -> Tensor:
-        """Where each token looks in the source, for people: (B, H, T, S)."""
-        scores = self._split(self.q(x)) @ self._split(self.k(source.states)).transpose(-1, -2)
-        return (scores if source.mask is None else scores.masked_fill(~source.mask, -math.inf)).softmax(-1)
 
     def _keys_values(self, x: Tensor) -> tuple[Tensor, Tensor]:
         return self._split(self.k(x)), self._split(self.v(x))
@@ -182,14 +181,11 @@ class Block(nn.Module):
         self.dropout = Dropout(c.dropout)
 
     def forward(self, x: Tensor, bias: Tensor, source: Source | None = None, past: KeyValues | None = None) -> Tensor:
-        x = self.attended(x, bias, past)
+        x = x + self.dropout(self.attention(self.attention_norm(x), bias, past))
         if self.layer is not None and source is not None:
             x = x + self.dropout(self.cross_attention.across(self.cross_attention_norm(x), source, self.layer))
         feed_forward = self.gated_feed_forward if self.gated else self.feed_forward
         return x + self.dropout(feed_forward(self.feed_forward_norm(x)))
-
-    def attended(self, x: Tensor, bias: Tensor, past: KeyValues | None = None) -> Tensor:
-        return x + self.dropout(self.attention(self.attention_norm(x), bias, past))
 
 
 class Stack(nn.Module):
@@ -208,22 +204,21 @@ class Model(EncoderDecoder):
 
     WIDE = ("*feed_forward.down.*",)
 
-    def __init__(self, c: Config, head: type[nn.Module]):
+    def __init__(self, c: Config, head: Head):
         super().__init__()
         self.config = c
         self.token = nn.Embedding(c.vocab_size, c.hidden_size)
         self.encoder = Stack(c, c.num_layers, decoder=False)
-        if not getattr(head, "READS", False):
+        if head.reads != "encoder":
             self.decoder = Stack(c, c.decoder_layers, decoder=True)
-        self.head = head(c, self.token)
+        self.head = head.make(c, self.token)
 
     def encode(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Source:
         """(B, S) -> what is written from."""
         stack, S = self.encoder, input_ids.shape[1]
         x = stack.dropout(look_up(self.token, input_ids, "token id"))  # (B, S, D)
         bias = stack.distances(S, S)
-        if attention_mask is not None:
-            bias = _closed(bias, padding_mask(attention_mask))
+        bias = _closed(bias, padding_mask(attention_mask))
         for block in stack.blocks:
             x = block(x, bias)
         return Source(stack.dropout(stack.norm(x)), attention_mask)
@@ -244,18 +239,9 @@ class Model(EncoderDecoder):
             x = block(x, bias, source, None if cache is None else cache[layer])
         return self.decoder.dropout(self.decoder.norm(x))
 
-    def alignment(self, input_ids: Tensor, attention_mask: Tensor | None, decoder_input_ids: Tensor) -> list[Tensor]:
-        source, maps = self.encode(input_ids, attention_mask), []
-        x, bias = self._target(decoder_input_ids, None, None)
-        for block in self.decoder.blocks:
-            assert isinstance(block, Block)
-            maps.append(block.cross_attention.weights(block.cross_attention_norm(block.attended(x, bias)), source))
-            x = block(x, bias, source)
-        return maps
-
     def shifted(self, ids: Tensor) -> Tensor:
         """The start token, and all of these but the last."""
-        if isinstance(self.head, Trunk | ConditionalGeneration):
+        if self.kind in (Features, TargetWordScores):
             return super().shifted(ids)
         return torch.cat([torch.full_like(ids[:, :1], self.config.start_id), ids[:, :-1]], 1)
 
@@ -272,7 +258,7 @@ class Model(EncoderDecoder):
                 stds[module.gate] = c.hidden_size**-0.5
         elif isinstance(module, Distances):
             stds = {module.bias: c.hidden_size**-0.5}
-        elif isinstance(module, ConditionalGeneration):
+        elif isinstance(module, NextWords):
             stds = {module.words: 1.0}
         elif isinstance(module, nn.Embedding | Norm):
             nn.init.ones_(module.weight) if isinstance(module, Norm) else nn.init.normal_(module.weight)
@@ -290,96 +276,35 @@ class Model(EncoderDecoder):
         T = ids.shape[1]
         seen = T if cache is None else cache.length + T
         bias = self.decoder.distances(T, seen)
-        mask = causal_mask(attention_mask, T, seen, device=ids.device)
-        if mask is not None:
-            bias = _closed(bias, mask)
+        bias = _closed(bias, causal_mask(attention_mask, T, seen, device=ids.device))
         return self.decoder.dropout(look_up(self.token, ids, "token id")), bias
 
 
-def _closed(bias: Tensor, mask: Tensor) -> Tensor:
+def _closed(bias: Tensor, mask: Tensor | None) -> Tensor:
     """Nothing is seen where the mask is False. Not infinity: a row that is padding alone would be no number."""
-    return bias.masked_fill(~mask, torch.finfo(bias.dtype).min)
+    return bias if mask is None else bias.masked_fill(~mask, torch.finfo(bias.dtype).min)
 
 
-# Heads: each maps features (B, T, D) of the decoder, or else of the encoder, to the scores of its task.
-
-
-class Trunk(nn.Module):
-    def __init__(self, c: Config, token: nn.Embedding):
-        super().__init__()
-
-    def forward(self, x: Tensor) -> Features:
-        return Features(x)
-
-
-class EncoderTrunk(Trunk):
-    """The encoder without a decoder."""
-
-    READS = True
-
-
-class ConditionalGeneration(nn.Module):
-    """Every word of the target as the next one."""
-
-    UNTIED = ("words",)  # `tied` says what is scaled; a file that holds other words than its tokens is of those words
-
-    def __init__(self, c: Config, token: nn.Embedding):
-        super().__init__()
-        self.scale = c.hidden_size**-0.5 if c.tied else 1.0  # token vectors are that much longer
-        self.words = nn.Linear(c.hidden_size, c.vocab_size, bias=False)
-        if c.tied:
-            self.words.weight = token.weight
-
-    def forward(self, x: Tensor) -> TargetWordScores:
-        return TargetWordScores(self.words(x * self.scale))  # (B, T, V) or (N, V)
-
-
-class SequenceClassifier(nn.Module):
-    """Labels of a text, read off where the decoder has come to its end."""
-
-    AT_END = True
-
-    def __init__(self, c: Config, token: nn.Embedding):
-        super().__init__()
-        self.dropout = Dropout(c.classifier_dropout)
-        self.dense = nn.Linear(c.hidden_size, c.hidden_size)
-        self.out = nn.Linear(c.hidden_size, c.num_labels)
-
-    def forward(self, x: Tensor) -> LabelScores:
-        return LabelScores(self.out(self.dropout(self.dense(self.dropout(x)).tanh())))  # (B, D) -> (B, L)
-
-
-class TokenClassifier(nn.Module):
-    READS = True
-
-    def __init__(self, c: Config, token: nn.Embedding):
-        super().__init__()
-        self.dropout = Dropout(c.classifier_dropout)
-        self.tags = nn.Linear(c.hidden_size, c.num_labels)
-
-    def forward(self, x: Tensor) -> TokenScores:
-        return TokenScores(self.tags(self.dropout(x)))  # (B, S, L)
-
-
-class QuestionAnswering(nn.Module):
-    def __init__(self, c: Config, token: nn.Embedding):
-        super().__init__()
-        self.span = nn.Linear(c.hidden_size, 2)
-
-    def forward(self, x: Tensor) -> SpanScores:
-        return SpanScores(*self.span(x).unbind(-1))  # (B, T) each
+def _words(c: Config, token: nn.Embedding) -> NextWords:
+    """Token vectors that the output layer shares are longer than its own would be, and features are scaled down."""
+    return NextWords(
+        c.hidden_size, c.vocab_size, token if c.tied else None, scale=c.hidden_size**-0.5 if c.tied else 1.0
+    )
 
 
 HEADS = {
-    "T5Model": Trunk,
-    "T5ForConditionalGeneration": ConditionalGeneration,
-    "T5EncoderModel": EncoderTrunk,
-    "T5ForSequenceClassification": SequenceClassifier,
-    "T5ForTokenClassification": TokenClassifier,
-    "T5ForQuestionAnswering": QuestionAnswering,
+    "T5Model": Head(Features, lambda c, _: Trunk()),
+    # `tied` says what is scaled, too; a file that holds another output layer than its token vectors is of that layer
+    "T5ForConditionalGeneration": Head(TargetWordScores, _words, untied=("words",), former=("T5WithLMHeadModel",)),
+    "T5EncoderModel": Head(Features, lambda c, _: Trunk(), reads="encoder"),
+    "T5ForSequenceClassification": Head(
+        LabelScores, lambda c, _: DeepLabels(c.hidden_size, c.num_labels, c.classifier_dropout), reads="end"
+    ),
+    "T5ForTokenClassification": Head(
+        TokenScores, lambda c, _: TokenLabels(c.hidden_size, c.num_labels, c.classifier_dropout), reads="encoder"
+    ),
+    "T5ForQuestionAnswering": Head(SpanScores, lambda c, _: Spans(c.hidden_size)),
 }
-
-FORMER = {"T5WithLMHeadModel": "T5ForConditionalGeneration"}
 
 COPIES = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight")  # of shared.weight, or in its place
 
@@ -427,14 +352,14 @@ WEIGHTS = Layout(
         "decoder.norm.*":                                "decoder.final_layer_norm.*",
         "head.words.weight":                             Stored("lm_head.weight", others=("shared.weight", *COPIES)),
         "head.dense.*":                                  "classification_head.dense.*",
-        "head.out.*":                                    "classification_head.out_proj.*",
+        "head.labels.*":                                 "classification_head.out_proj.*",
         "head.tags.*":                                   "classifier.*",
         "head.span.*":                                   "qa_outputs.*",
     },
 )
 # fmt: on
 
-TEXT = TextFormat(
+READS = TextFormat(
     single="$A </s>",
     pair="$A </s> $B </s>",
     specials={"eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<pad>"},
@@ -481,4 +406,4 @@ MT5_TINY = MT5Config(
     max_distance=20,
 )
 
-ALIASES = {"mt5": Alias(prefix="MT5", text=replace(TEXT, sentinels=0), tiny=MT5_TINY)}
+ALIASES = {"mt5": Alias(prefix="MT5", reads=replace(READS, sentinels=0), tiny=MT5_TINY)}

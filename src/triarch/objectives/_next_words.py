@@ -50,7 +50,7 @@ class NextWords(Objective):
     def forward(self, model: Network, batch: Batch) -> Any:
         """Scores (N, V) of the tokens that there is something to learn of, or (B, T, V) where that is all."""
         words = batch.targets["words"]
-        return model(**batch.inputs, positions=None if self._learns_all(batch) else words != IGNORED)
+        return model(**batch.inputs, score_at=None if self._learns_all(batch) else words != IGNORED)
 
     def losses(self, scores: Any, batch: Batch) -> dict[str, Tensor]:
         words = batch.targets["words"]

@@ -93,9 +93,8 @@ class Distillation(Objective):
 
         student = self.inner.forward(model, batch)
         teacher = self.teacher.to(batch.inputs["input_ids"].device)
-        inputs = batch.inputs
-        if not self.teacher.family.text.segments:
-            inputs = {name: tensor for name, tensor in inputs.items() if name != "token_type_ids"}
+        taken = (*self.teacher.INPUTS, *(name for name in batch.inputs if name.startswith("decoder_")))
+        inputs = {name: tensor for name, tensor in batch.inputs.items() if name in taken}
         with torch.no_grad():
             scores = self.inner.forward(teacher, batch._replace(inputs=inputs))
         return Both(student, self._choices(scores, batch))

@@ -87,7 +87,7 @@ class Mlm(Objective):
 
     def forward(self, model: Network, batch: Batch) -> Any:
         """Scores of the N chosen tokens alone: those of all would be the most of the work, and of the memory."""
-        return model(**batch.inputs, positions=batch.targets["words"] != IGNORED)
+        return model(**batch.inputs, score_at=batch.targets["words"] != IGNORED)
 
     def losses(self, scores: Any, batch: Batch) -> dict[str, Tensor]:
         words = batch.targets["words"]

@@ -71,7 +71,6 @@ def pipeline(
     if model is None:
         raise InvalidInput(f'no model for {task}; give a folder or a repo id, or "starter"')
     from triarch import hub, starters
-    from triarch.checkpoint import load_processor
     from triarch.family import Network
 
     if not isinstance(model, Network):
@@ -80,5 +79,5 @@ def pipeline(
             starters.resolve("translation" if pair else task, model), dtype=dtype, device=device, revision=revision
         )
     if tokenizer is not None:
-        model.processor = load_processor(hub.find(tokenizer), model.family, model.config)
+        model.processor = model.family.reads.load(hub.find(tokenizer), model.config)
     return made(model, **defaults)

@@ -223,12 +223,13 @@ class FillMask(Task):
 
     def _probabilities(self, batch: dict[str, Tensor], places: list[list[int]]) -> list[np.ndarray]:
         """The head is run on the masks alone: the scores of all words at all positions are never formed."""
-        x = self.model.features(**batch)  # (B, T, D)
-        rows = [row for row, at in enumerate(places) for _ in at]
-        columns = [i for at in places for i in at]
-        scores = self.model.head(x[rows, columns][None])  # (1, masks, V)
-        logits = getattr(scores, "prediction_logits", scores[0])[0]
-        flat = softmax(logits.float().cpu().numpy())
+        import torch
+
+        score_at = torch.zeros_like(batch["input_ids"], dtype=torch.bool)  # (B, T)
+        for row, at in enumerate(places):
+            score_at[row, at] = True
+        words, *_ = self.model(**batch, score_at=score_at)  # (masks, V), which come first in both kinds of scores
+        flat = softmax(words.float().cpu().numpy())
         return np.split(flat, np.cumsum([len(at) for at in places])[:-1])
 
     def _masks(self, window: Encoding) -> list[int]:

@@ -44,9 +44,8 @@ class NextSentence(Task):
         return self.windows(*row, options)
 
     def compute(self, batch: dict[str, Tensor], windows: list[Encoding], options: Options) -> list[np.ndarray]:
-        scores = self.model(**batch)
-        logits = getattr(scores, "seq_relationship_logits", scores[0])
-        return list(logits.float().cpu().numpy())
+        *_, follows = self.model(**batch)  # which comes last in both kinds of scores
+        return list(follows.float().cpu().numpy())
 
     def answer(self, job: Job, outputs: list[np.ndarray], options: Options) -> dict[str, Any]:
         follows, not_follows = softmax(mean_by_length(job.windows, outputs))

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from triarch.errors import Unsupported
+from triarch.family import EncoderNetwork
 from triarch.tasks.embedding import normalized
 from triarch.tasks.semantic_search import SemanticSearch
 from triarch.tour.groups import cluster, principal_axes
@@ -126,7 +127,7 @@ def find_out(
     embed: Embedding, name: str, sentences: list[Sentence], load_seconds: float, note: Callable[[str], None]
 ) -> Findings:
     """Everything, in the order in which it is shown."""
-    if not hasattr(embed.model, "attention_maps"):
+    if not isinstance(embed.model, EncoderNetwork):
         family = embed.model.family.model_type
         raise Unsupported(f"{family} does not lay its attention open, which the tour shows; choose a BERT-like encoder")
     texts = [sentence.text for sentence in sentences]

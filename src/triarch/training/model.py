@@ -9,11 +9,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from triarch import heads, hub
-from triarch.checkpoint import label_tables, load, load_processor, load_tokenizer, opened
+from triarch import hub
+from triarch.checkpoint import choose, label_tables, load, load_tokenizer, opened
 from triarch.config import Config
 from triarch.errors import InvalidInput, Unsupported, show
 from triarch.family import Network
+from triarch.inputs.text.format import TextFormat
 from triarch.kinds import NextWordScores, TargetWordScores, WordScores
 from triarch.layers import low_rank
 from triarch.models import Family, family
@@ -70,7 +71,7 @@ def of_text(settings: Settings) -> str:
     if settings.model is None and settings.family is None:
         return "mlm"
     kind = opened(settings.model).kind if settings.model is not None else family(str(settings.family))
-    given = {kind.kind(head) for head in kind.heads}
+    given = {head.kind for head in kind.heads.values()}
     if TargetWordScores in given:
         raise InvalidInput(
             f"{kind.model_type} learns from running text by span-corruption, as T5, or by infilling, as BART; name "
@@ -96,9 +97,9 @@ def make_network(settings: Settings, made: type[Objective], rows: Iterable[dict[
     # What families write of a size that follows from others would hold against the sizes that are given
     defaults = Config.to_hf(kind.config({}))
     raw = defaults | _spelled(kind, settings.config) | {"vocab_size": processor.vocab_size}
-    if kind.text is not None:
+    if isinstance(kind.reads, TextFormat):
         vocabulary = processor.tokenizer.get_vocab()
-        if absent := [token for token in kind.text.specials.values() if token not in vocabulary]:
+        if absent := [token for token in kind.reads.specials.values() if token not in vocabulary]:
             raise InvalidInput(
                 f"the tokenizer has no {', '.join(absent)}, which {settings.family} needs; make one with "
                 f"triarch tokenizer train --family {settings.family}"
@@ -108,8 +109,8 @@ def make_network(settings: Settings, made: type[Objective], rows: Iterable[dict[
     raw |= {key: id_ for key, id_ in ids if id_ is not None}
     raw |= _alike(kind, processor)
     config = kind.config(raw | (label_tables(labels) if labels else {}))
-    network = kind.build(config, heads.giving(kind, made.SCORES.__name__))
-    network.processor = load_processor(hub.find(settings.tokenizer), kind, config)
+    network = kind.build(config, choose.giving(kind, made.SCORES.__name__))
+    network.processor = kind.reads.load(hub.find(settings.tokenizer), config)
     network.fresh = [name for name, _ in network.named_parameters()]
     return network
 

@@ -132,8 +132,8 @@ def _fill(pattern: str, values: tuple[str, ...]) -> str:
 
 def parameters(model: nn.Module) -> dict[str, Tensor]:
     """Everything worth saving: parameters and persistent buffers, tied ones once."""
-    saved = model.state_dict()
-    return {name: tensor for name, tensor in (*model.named_parameters(), *model.named_buffers()) if name in saved}
+    stored = model.state_dict()
+    return {name: tensor for name, tensor in (*model.named_parameters(), *model.named_buffers()) if name in stored}
 
 
 def spell(layout: Layout, entries: dict[str, Entry]) -> dict[str, Entry]:
@@ -214,22 +214,20 @@ def load(
 
 
 def untie(model: Network, layout: Layout, entries: dict[str, Entry]) -> None:
-    """Take apart what `UNTIED` names where the checkpoint holds other values for it than for what it shares.
+    """Take apart what is declared as `untied` where the checkpoint holds other values for it than for what it shares.
 
     For `model` on the meta device. All other tied tensors are what config.json says.
     """
     first = {id(tensor): name for name, tensor in model.named_parameters()}
-    for owner, prefix in ((model, ""), (model.head, "head.")):
-        for part in getattr(owner, "UNTIED", ()):
-            layer = getattr(owner, part)
-            own, shared = (
-                _renamed(layout.find(name), entries).name
-                for name in (f"{prefix}{part}.weight", first[id(layer.weight)])
-            )
-            if own == shared or own not in entries or shared not in entries:
-                continue
-            if not torch.equal(entries[own].read(), entries[shared].read()):
-                setattr(owner, part, deepcopy(layer))
+    for part in (*model.UNTIED, *(f"head.{part}" for part in model.declared.untied)):
+        layer = model.get_submodule(part)
+        own, shared = (
+            _renamed(layout.find(name), entries).name for name in (f"{part}.weight", first[id(layer.weight)])
+        )
+        if own == shared or own not in entries or shared not in entries:
+            continue
+        if not torch.equal(entries[own].read(), entries[shared].read()):
+            model.set_submodule(part, deepcopy(layer))
 
 
 def _renamed(row: Stored, entries: dict[str, Entry]) -> Stored:
@@ -240,9 +238,9 @@ def _renamed(row: Stored, entries: dict[str, Entry]) -> Stored:
 
 def _leave_out_optional(model: Network, layout: Layout, entries: dict[str, Entry]) -> None:
     """Drop the parts of a head that its checkpoint may leave out, and does."""
-    for part in getattr(model.head, "OPTIONAL", ()):
-        names = [layout.find(f"head.{part}.{name}").name for name, _ in getattr(model.head, part).named_parameters()]
-        if not any(name in entries for name in names):
+    for part in model.declared.optional:
+        named = model.head.get_submodule(part).named_parameters()
+        if not any(layout.find(f"head.{part}.{name}").name in entries for name, _ in named):
             setattr(model.head, part, None)
 
 

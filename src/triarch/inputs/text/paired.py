@@ -17,9 +17,9 @@ from tokenizers.pre_tokenizers import PreTokenizer, Sequence
 
 from triarch import limits
 from triarch.errors import CorruptFile, Unsupported, show
-from triarch.family import TextFormat
 from triarch.files import Folder, parse_json
 from triarch.inputs.text import sentencepiece
+from triarch.inputs.text.format import TextFormat
 from triarch.inputs.text.spelling import respelled
 
 SOURCE = ("source.spm", "vocab.json")

@@ -21,10 +21,10 @@ from torch import Tensor
 
 from triarch import limits
 from triarch.errors import CorruptFile, InvalidInput, LimitExceeded, NotFound, Unsupported, show
-from triarch.family import TextFormat
 from triarch.files import Folder, replacing, write_text
 from triarch.inputs.text import vocabulary
 from triarch.inputs.text.chat import Format, Messages, Options, Spans, read_templates, remove_template_files, saved
+from triarch.inputs.text.format import TextFormat
 from triarch.inputs.text.spelling import Guard, respelled, special_tokens
 
 Text = str | Sequence[str]

@@ -14,7 +14,7 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalize
 
 from triarch import limits
 from triarch.errors import CorruptFile, InvalidInput, LimitExceeded, Unsupported, show
-from triarch.family import TextFormat
+from triarch.inputs.text.format import TextFormat
 
 SPACE = "▁"  # how pieces write a space
 OWN_SPECIALS = 3  # <unk>, <s>, </s>: the pieces every trained model begins with unless told otherwise

@@ -27,8 +27,8 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalize
 
 from triarch import limits
 from triarch.errors import InvalidInput, TriarchError, Unsupported, show
-from triarch.family import TextFormat
 from triarch.files import write_text
+from triarch.inputs.text.format import TextFormat
 from triarch.inputs.text.processor import TextProcessor, check_text
 from triarch.inputs.text.sentencepiece import SPACE
 from triarch.inputs.text.vocabulary import Vocabulary, sentinels

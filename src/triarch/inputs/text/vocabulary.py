@@ -21,9 +21,9 @@ from tokenizers.processors import PostProcessor
 
 from triarch import limits
 from triarch.errors import CorruptFile, InvalidInput, LimitExceeded, NotFound, TriarchError, show, some
-from triarch.family import TextFormat
 from triarch.files import Folder
 from triarch.inputs.text import paired, sentencepiece
+from triarch.inputs.text.format import TextFormat
 from triarch.suggest import did_you_mean
 
 # In the order in which the reference library adds those that a vocabulary lacks

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from triarch.config import Config
 from triarch.errors import InvalidInput, Unsupported, show
 from triarch.models import Family
-from triarch.weights import table
 from triarch.weights.stored import Entry
 
 LABELLED = re.compile(r"\.(labels|tags)\.\w+$")  # layers of a head with an output for each label, in all families
@@ -19,14 +18,13 @@ def own(kind: Family, config: Config) -> str:
         raise InvalidInput("config architectures is not a list of names; mend config.json")
     if not own:
         return next(iter(kind.heads))
-    former: dict[str, str] = getattr(kind.module, "FORMER", {})  # names of older files
     first: str = own[0]
-    return former.get(first, first)
+    return next((name for name, head in kind.heads.items() if first in head.former), first)
 
 
 def giving(kind: Family, scores: str) -> str:
     """The first head of a family that gives these scores, by the names of `kinds`. Raises Unsupported for none."""
-    given = {architecture: kind.kind(architecture).__name__ for architecture in kind.heads}
+    given = {architecture: head.kind.__name__ for architecture, head in kind.heads.items()}
     for architecture, gives in given.items():
         if gives == scores:
             return architecture
@@ -45,12 +43,10 @@ def choose(
     if new_head and wanted and first not in kind.heads:
         return giving(kind, wanted[0])
     known = first in kind.heads
-    if not wanted or (known and kind.kind(first).__name__ in wanted):
+    if not wanted or (known and kind.head(first).kind.__name__ in wanted):
         return first
-    for name in kind.heads:
-        needed = set(weights_of(kind, config, name).values()) - set(kind.weights.zeros)
-        held = kind.kind(name).__name__ in wanted and entries.keys() >= needed
-        if held and not (known and borrows(kind, config, name, first)):
+    for name, head in kind.heads.items():
+        if head.kind.__name__ in wanted and serves(kind, config, entries, name):
             return name
     if new_head:
         return giving(kind, wanted[0])
@@ -59,13 +55,15 @@ def choose(
     )
 
 
-def borrows(kind: Family, config: Config, name: str, own: str) -> bool:
-    """Whether a head would read weights of the checkpoint's own under another meaning."""
-    return bool(borrowed(kind, config, name, own))
+def serves(kind: Family, config: Config, entries: dict[str, Entry], name: str) -> bool:
+    """Whether a checkpoint holds the weights of a head, and they are not those of another head under the same names."""
+    needed = set(weights_of(kind, config, name).values()) - set(kind.weights.zeros)
+    first = own(kind, config)
+    return entries.keys() >= needed and not (first in kind.heads and borrowed(kind, config, name, first))
 
 
 def borrowed(kind: Family, config: Config, name: str, own: str) -> set[str]:
-    """The weights of the checkpoint's own head that another would read under another meaning.
+    """The stored weights that belong to the checkpoint's own head, and to this one only by their names.
 
     A classifier of sequences and one of tokens have weights of the same names and shapes.
     """
@@ -83,6 +81,5 @@ def foreign(kind: Family, config: Config, name: str, *, renamed: bool) -> set[st
 
 
 def weights_of(kind: Family, config: Config, architecture: str) -> dict[str, str]:
-    """Our names of a head's weights, with the checkpoint's."""
-    names = [name for name in table.parameters(kind.outline(config, architecture)) if name.startswith("head.")]
-    return {name: kind.weights.find(name).name for name in names}
+    """Our names of a head's own weights, with the checkpoint's."""
+    return {name: kind.weights.find(name).name for name in kind.head_names(config, architecture)}

@@ -1,40 +1,32 @@
-"""Load and save: config.json -> family -> model -> weights -> processor, and back."""
+"""Load: config.json -> family -> model -> weights -> processor."""
 
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from triarch import heads, hub, limits
+from triarch import hub, limits
+from triarch.checkpoint import choose
+from triarch.checkpoint.device import pick_device, pick_dtype
 from triarch.config import Config
 from triarch.errors import (
     CorruptFile,
     InvalidInput,
     LimitExceeded,
     NotFound,
-    TriarchError,
     UnsafeFile,
     show,
 )
-from triarch.family import Network, TextFormat
-from triarch.files import PLAIN_NAME, Folder, replacing, write_text
+from triarch.family import Network
+from triarch.files import PLAIN_NAME, Folder
+from triarch.inputs.text.format import TextFormat
 from triarch.inputs.text.processor import TextProcessor, load_text
-from triarch.layers import low_rank
 from triarch.models import Family, family
 from triarch.weights import adapters, files, table
 from triarch.weights.adapters import Adapter
 from triarch.weights.stored import Entry
-
-DTYPES = {
-    "float32": torch.float32,
-    "float16": torch.float16,
-    "bfloat16": torch.bfloat16,
-    "float64": torch.float64,
-}
 
 # Beside the weights, kept and saved as they are; the folders of modules.json come on top
 SIDECARS = ("generation_config.json", "modules.json", "config_sentence_transformers.json", "sentence_bert_config.json")
@@ -43,7 +35,7 @@ ADAPTERS = 4  # one upon the other; a longer chain goes in a circle
 
 
 def load(
-    model: str | os.PathLike[str],
+    model: "str | os.PathLike[str] | Opened",
     *,
     head: str | None = None,
     scores: Sequence[type | str] = (),
@@ -54,7 +46,7 @@ def load(
     labels: list[str] | None = None,
     base: str | os.PathLike[str] | None = None,
 ) -> Network:
-    """Load a checkpoint in eval mode: a folder, or a repo id from the hub or its cache.
+    """Load a checkpoint in eval mode: a folder, a repo id from the hub or its cache, or what `opened` gave.
 
     `head` is an architecture by the name config.json would give it; without it, the checkpoint's own, or one that gives
     any of `scores` (types of `kinds`, or their names) and whose weights the file holds. `new_head=True` takes the first
@@ -67,20 +59,20 @@ def load(
 
     Raises NotFound, Offline, CorruptFile, UnsafeFile, Unsupported, InvalidInput and CheckpointMismatch.
     """
-    found = opened(model, revision=revision, base=base)
+    found = model if isinstance(model, Opened) else opened(model, revision=revision, base=base)
     raw, kind, entries = found.raw, found.kind, found.entries
     if labels is not None:
         raw = raw | label_tables(labels)
     config = kind.config(raw)
     wanted = [one if isinstance(one, str) else one.__name__ for one in scores]
-    architecture = head or heads.choose(kind, config, entries, wanted, new_head=new_head)
+    architecture = head or choose.choose(kind, config, entries, wanted, new_head=new_head)
     network = kind.outline(config, architecture)
     table.untie(network, kind.weights, entries)
     for adapter in found.adapters:
         adapters.check_tied(adapter, network, kind.weights, entries)
     if new_head:
         renamed = labels is not None and labels != list(kind.config(found.raw).id2label.values())
-        strange = heads.foreign(kind, config, architecture, renamed=renamed)
+        strange = choose.foreign(kind, config, architecture, renamed=renamed)
         entries = {name: entry for name, entry in entries.items() if name not in strange}
     place = pick_device(device)
     table.load(network, kind.weights, entries, dtype=pick_dtype(dtype, raw, entries), device=place, new_head=new_head)
@@ -103,7 +95,7 @@ class Opened:
 
     def processor(self, config: Config) -> TextProcessor | None:
         """That of the first folder that has one: what lies beside an adapter goes before what its base has."""
-        found = (load_processor(folder, self.kind, config) for folder in self.folders)
+        found = (self.kind.reads.load(folder, config) for folder in self.folders)
         return next((processor for processor in found if processor is not None), None)
 
 
@@ -151,24 +143,10 @@ def _described(chain: list[tuple[Folder, Adapter]], bottom: Folder) -> tuple[dic
             scores = next((scores for scores, task in adapters.TASKS.items() if task == adapter.task), None)
             if adapter.architecture in kind.heads:
                 raw = raw | {"architectures": [adapter.architecture]}
-            elif scores is not None and kind.kind(heads.own(kind, kind.config(raw))) is not scores:
-                raw = raw | {"architectures": [heads.giving(kind, scores.__name__)]}
+            elif scores is not None and kind.head(choose.own(kind, kind.config(raw))).kind is not scores:
+                raw = raw | {"architectures": [choose.giving(kind, scores.__name__)]}
             return raw, kind
     return describe(bottom)
-
-
-def load_processor(folder: Folder, kind: Family, config: Any) -> TextProcessor | None:
-    """What turns raw input into a model's tensors; None if the folder holds no files of it."""
-    if kind.text is None:
-        return None
-    return load_text(
-        folder,
-        kind.text,
-        vocab_size=config.vocab_size,
-        max_tokens=config.max_tokens,
-        target_vocab_size=config.target_vocab_size,
-        max_target_tokens=config.max_target_tokens,
-    )
 
 
 def describe(folder: Folder) -> tuple[dict[str, Any], Family]:
@@ -193,10 +171,12 @@ def load_tokenizer(
     folder = hub.find(model, revision)
     if folder.has("config.json") and family_name is None:
         raw, kind = describe(folder)
-        processor = load_processor(folder, kind, kind.config(raw))
+        processor = kind.reads.load(folder, kind.config(raw))
     else:
         alone = TextFormat(single="$A", pair="$A $B", specials={})  # tokenizer.json says the rest
-        text_format = (family(family_name).text if family_name else None) or alone
+        text_format = family(family_name).reads if family_name else alone
+        if not isinstance(text_format, TextFormat):
+            raise InvalidInput(f"{family_name} reads no text; name the family that the vocabulary is of")
         if text_format is alone and not folder.has("tokenizer.json"):
             raise NotFound(f"{folder} has no tokenizer.json and no config.json; say which family its vocabulary is of")
         processor = load_text(folder, text_format, vocab_size=limits.VOCABULARY, max_tokens=limits.POSITIONS)
@@ -208,40 +188,6 @@ def load_tokenizer(
     if processor is None:
         raise NotFound(f"{folder} holds no tokenizer; wanted tokenizer.json, or a vocabulary")
     return processor
-
-
-def pick_device(device: str | int | torch.device) -> torch.device:
-    """`auto`, a name, or a number as the reference counts: -1 is the CPU. Raises InvalidInput for one there is not."""
-    if type(device) is int:
-        device = "cpu" if device < 0 else f"cuda:{device}"
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        picked = torch.device(device)
-        torch.empty(0, device=picked)
-    except (RuntimeError, AssertionError, NotImplementedError, TypeError):
-        raise InvalidInput(f"device {show(device)!r} is not one of this machine; use cpu, or auto") from None
-    return picked
-
-
-def pick_dtype(dtype: str | torch.dtype, raw: dict[str, Any], entries: dict[str, Entry]) -> torch.dtype:
-    """One floating-point type for the whole model. Both major versions' spellings of the config are read."""
-    if dtype == "auto":
-        dtype = raw.get("dtype", raw.get("torch_dtype")) or _most_common_dtype(entries)
-    if isinstance(dtype, str):
-        dtype = DTYPES.get(dtype.removeprefix("torch."), dtype)
-    if dtype not in DTYPES.values():
-        raise InvalidInput(f"dtype {show(dtype)!r} is not one of {', '.join(DTYPES)}; use auto")
-    assert isinstance(dtype, torch.dtype)
-    return dtype
-
-
-def _most_common_dtype(entries: dict[str, Entry]) -> torch.dtype:
-    sizes: dict[torch.dtype, int] = {torch.float32: 0}
-    for entry in entries.values():
-        if entry.dtype in DTYPES.values():
-            sizes[entry.dtype] = sizes.get(entry.dtype, 0) + entry.nbytes
-    return max(sizes, key=lambda dtype: sizes[dtype])
 
 
 def label_tables(labels: list[str]) -> dict[str, Any]:
@@ -268,82 +214,3 @@ def sidecars_of(folder: Folder) -> dict[str, bytes]:
                 raise UnsafeFile(f"{folder}/modules.json names the folder {show(path)!r}, which is not a plain name")
             names += [f"{path}/{name}" for name in MODULE_FILES if folder.has(f"{path}/{name}")]
     return {name: folder.read(name, limits.SIDECAR_BYTES) for name in dict.fromkeys(names)}
-
-
-def save(model: Network, folder: str | os.PathLike[str], *, shard_bytes: int = 5_000_000_000) -> None:
-    """Write a folder that the reference library opens unchanged: config, weights, tokenizer and what lay beside.
-
-    Each file appears whole or not at all, the config last. Raises TriarchError when the folder cannot be written,
-    InvalidInput for a model whose low-rank adapters are not merged.
-    """
-    _check_model(model)
-    if low_rank.wrapped(model):
-        raise InvalidInput("the model has low-rank adapters; merge them first, or use save_adapter")
-    path = _made(folder, model)
-    tensors = table.export(model, model.family.weights.under(model.architecture))
-    files.write(tensors, path, shard_bytes)
-    _write_beside(model, path)
-
-
-def save_adapter(model: Network, folder: str | os.PathLike[str], *, base: str | os.PathLike[str]) -> None:
-    """Write the low-rank adapters and the head of a model that `low_rank.wrap` has wrapped, in the format of peft.
-
-    `base` is the model that they were trained on, a repo id or a folder; of a folder the absolute path is kept. With
-    config.json and the tokenizer beside, `load` needs nothing else. Raises InvalidInput for a model without adapters.
-    """
-    _check_model(model)
-    layers = low_rank.wrapped(model)
-    kinds = {(layer.rank, layer.alpha, layer.dropout.p, layer.rslora) for layer in layers.values()}
-    if len(kinds) != 1:
-        raise InvalidInput(
-            f"the model has {len(kinds) or 'no'} kinds of low-rank adapters, wanted one; wrap() it first"
-        )
-    rank, alpha, dropout, rslora = kinds.pop()
-    name = os.fsdecode(base)
-    settings = adapters.Settings(
-        rank=rank,
-        alpha=alpha,
-        dropout=dropout,
-        rslora=rslora,
-        base=os.path.abspath(name) if os.path.isdir(name) else name,
-        scores=model.kind,
-        architecture=model.architecture,
-    )
-    factors = {name: (layer.a.detach(), layer.b.detach()) for name, layer in layers.items()}
-    path = _made(folder, model)
-    adapters.write(model, factors, settings, model.family.weights.under(model.architecture), path)
-    _write_beside(model, path)
-
-
-def _check_model(model: object) -> None:
-    if not isinstance(model, Network):
-        raise InvalidInput(f"model is {type(model).__name__}, wanted one that load() or build() gave")
-
-
-def _made(folder: str | os.PathLike[str], model: Network) -> Path:
-    """The folder, which is made where it is not there, and those of the sidecars."""
-    path = Path(folder)
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        for name in model.sidecars:
-            (path / name).parent.mkdir(exist_ok=True)
-    except OSError as error:
-        raise TriarchError(f"cannot make the folder {show(path)} ({error.strerror}); choose another") from None
-    return path
-
-
-def _write_beside(model: Network, path: Path) -> None:
-    """Everything but the weights, the config last."""
-    for name, data in model.sidecars.items():
-        with replacing(path / name) as temporary:
-            temporary.write_bytes(data)
-    if model.processor is not None:
-        model.processor.save(path)
-    dtype = next(t.dtype for t in model.parameters() if t.is_floating_point())
-    raw = {key: value for key, value in model.config.to_hf().items() if key != "dtype"}
-    raw |= {
-        "architectures": [model.architecture],
-        "model_type": model.family.model_type,
-        "torch_dtype": str(dtype).removeprefix("torch."),  # the spelling that both major versions read
-    }
-    write_text(path / "config.json", json.dumps(raw, indent=2, sort_keys=True) + "\n")
