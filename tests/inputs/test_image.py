@@ -93,7 +93,7 @@ def test_the_names_of_older_and_newer_versions_are_one_class():
 def test_one_channel_is_grey():
     config = SimpleNamespace(num_channels=1, patch_size=7)
     image = samples.image(28, 28)
-    got = ours(image, config, size=28, image_mean=[0.5], image_std=[0.5])
+    got = ours(image, config, size=28, image_mean=0.5)
     np.testing.assert_allclose(got[0], (np.asarray(image.convert("L")) / 255 - 0.5) / 0.5, atol=1e-6)
 
 
@@ -177,7 +177,7 @@ BAD = [
     ({"rescale_factor": 1e300}, InvalidInput, "rescale_factor is 1e[+]300, wanted a number"),
     ({"image_std": [0.5, 0, 0.5]}, InvalidInput, "image_std is .*, wanted numbers above 0"),
     ({"image_mean": [float("nan")] * 3}, InvalidInput, "image_mean is .*, wanted 3 numbers"),
-    ({"image_mean": [0.5]}, InvalidInput, "image_mean is .*, wanted 3 numbers"),
+    ({"image_mean": [0.5, 0.4]}, InvalidInput, "image_mean is .*, wanted 3 numbers"),
     ({"image_processor_type": "DPTImageProcessor"}, Unsupported, "names DPTImageProcessor; wanted ViTImageProcessor"),
     ({"image_processor_type": ["x"]}, Unsupported, "names .*; wanted ViTImageProcessor or DeiTImageProcessor"),
     ({"do_flip_channel_order": True}, Unsupported, "asks for do_flip_channel_order, which is not implemented, only"),

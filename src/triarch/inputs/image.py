@@ -200,9 +200,11 @@ def _values(settings: dict[str, Any], channels: int) -> np.ndarray:
 
 
 def _numbers(settings: dict[str, Any], name: str, channels: int) -> np.ndarray:
-    """One number for each channel, of a list or of one number for all."""
+    """One number for each channel; one that is the same for all serves any number of channels."""
     given = settings.get(name)
-    numbers = given if isinstance(given, list | tuple) else [given] * channels
+    numbers = [*given] if isinstance(given, list | tuple) else [given]
+    if numbers and all(number == numbers[0] for number in numbers):
+        numbers = numbers[:1] * channels
     if not all(map(_is_number, numbers)) or len(numbers) != channels:
         raise InvalidInput(f"{FILE}: {name} is {show(given)}, wanted {channels} numbers")
     return np.array(numbers, dtype=np.float32)
