@@ -22,7 +22,8 @@ from triarch.layers.embeddings import fold, last_end, last_token
 from triarch.layers.encoder import Encoder
 from triarch.layers.source import Source
 
-Make = Callable[[Any, nn.Embedding], nn.Module]  # a Config, and the embedding that an output layer may share
+# A Config, and the embedding that an output layer may share: None in a family that has no words
+Make = Callable[[Any, Any], nn.Module]
 
 
 @dataclass(frozen=True)

@@ -101,6 +101,12 @@ class SpanScores(NamedTuple):
     end_logits: Tensor  # (B, T)
 
 
+class PixelScores(NamedTuple):
+    """A picture as the model fills it in."""
+
+    reconstruction: Tensor  # (B, C, height, width)
+
+
 Scores = (
     Features
     | WordScores
@@ -112,4 +118,5 @@ Scores = (
     | ChoiceScores
     | TokenScores
     | SpanScores
+    | PixelScores
 )

@@ -29,6 +29,16 @@ WINDOWS = 100_000  # windows of one input
 CANDIDATE_LABELS = 10_000
 ANSWERS = 10_000  # top_k and the like
 
+# Images
+IMAGE_BYTES = 64 * MIB  # of a file; those of cameras hold up to about 50
+IMAGE_PIXELS = 50_000_000  # once decoded, and of what a step makes of them
+IMAGE_SIDE = 1 << 14
+IMAGE_PARTS = 50_000  # segments, chunks or frames that a file is made of
+IMAGE_WORK = 1_000_000_000  # pixels times the scans of a JPEG, each of which passes over all of them
+IMAGE_RUNS = 1 << 20  # pixels, or bytes, of a BMP packed in runs, which is unpacked slowly
+FETCH_SECONDS = 20  # for an image from a URL
+FETCH_REDIRECTS = 3
+
 # Legacy .bin files
 ARCHIVE_RECORDS = 65_000  # one for each storage, and a few about the file itself
 PICKLE_STEPS = 1_500_000  # instructions of the part that describes tensors; a tensor takes about 35

@@ -12,6 +12,7 @@ from torch import nn
 
 import tiny
 import triarch
+from batches import inputs
 from triarch import checkpoint
 from triarch.checkpoint import choose
 from triarch.errors import (
@@ -25,6 +26,7 @@ from triarch.errors import (
 )
 from triarch.family import EncoderDecoder
 from triarch.files import Folder
+from triarch.kinds import Text
 from triarch.layers import low_rank
 from triarch.layers.low_rank import LowRank
 from triarch.models import families, family
@@ -266,7 +268,7 @@ def test_saved_and_loaded_every_head_gives_the_same(name, head, tmp_path):
     low_rank.wrap(model, rank=2, rslora=True)
     ids = torch.tensor([[5, 6, 7], [8, 9, 1]])
     ids = ids[None] if head.endswith("MultipleChoice") else ids
-    given = {"input_ids": ids}
+    given = {"input_ids": ids} if kind.reads.medium is Text else inputs(name, head)
     if issubclass(kind.network, EncoderDecoder):
         ids[:, -1] = model.config.to_hf()["eos_token_id"]
         given["decoder_input_ids"] = ids

@@ -91,12 +91,12 @@ def attention_weights(q: Tensor, k: Tensor, mask: Tensor | None, scale: float | 
 class Attention(nn.Module):
     """Attention of tokens onto one another, or onto those of a source."""
 
-    def __init__(self, hidden_size: int, num_heads: int, *, dropout: float = 0.0):
+    def __init__(self, hidden_size: int, num_heads: int, *, dropout: float = 0.0, qkv_bias: bool = True):
         super().__init__()
         self.num_heads, self.dropout = num_heads, dropout
-        self.q = nn.Linear(hidden_size, hidden_size)
-        self.k = nn.Linear(hidden_size, hidden_size)
-        self.v = nn.Linear(hidden_size, hidden_size)
+        self.q = nn.Linear(hidden_size, hidden_size, bias=qkv_bias)
+        self.k = nn.Linear(hidden_size, hidden_size, bias=qkv_bias)
+        self.v = nn.Linear(hidden_size, hidden_size, bias=qkv_bias)
         self.out = nn.Linear(hidden_size, hidden_size)
 
     def forward(self, x: Tensor, mask: Tensor | None = None, past: KeyValues | None = None) -> Tensor:
