@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from triarch.layers.attention import Attention
-from triarch.layers.cache import Cache, KeyValues
+from triarch.layers.cache import NOTHING, Past, Slots
 from triarch.layers.dropout import Dropout
 from triarch.layers.feed_forward import FeedForward
 from triarch.layers.source import Source
@@ -50,7 +50,7 @@ class Block(nn.Module):
         self.feed_forward_dropout = Dropout(feed_forward_dropout)
 
     def forward(
-        self, x: Tensor, mask: Tensor | None = None, source: Source | None = None, past: KeyValues | None = None
+        self, x: Tensor, mask: Tensor | None = None, source: Source | None = None, past: Past = NOTHING
     ) -> Tensor:
         x = self._attended(x, mask, past)
         if self.layer is not None and source is not None:
@@ -64,11 +64,11 @@ class Block(nn.Module):
 
     def cross_map(self, x: Tensor, mask: Tensor | None, source: Source) -> Tensor:
         """Where each token looks in the source: (B, H, T, S)."""
-        x = self._attended(x, mask, None)
+        x = self._attended(x, mask, NOTHING)
         x = self.cross_attention_norm(x) if self.norm_first else x
         return self.cross_attention.weights(x, source.mask, source.states)
 
-    def _attended(self, x: Tensor, mask: Tensor | None, past: KeyValues | None) -> Tensor:
+    def _attended(self, x: Tensor, mask: Tensor | None, past: Past) -> Tensor:
         return self._added(x, self.attention_norm, lambda x: self.attention_dropout(self.attention(x, mask, past)))
 
     def _added(self, x: Tensor, norm: nn.Module, made: Callable[[Tensor], Tensor]) -> Tensor:
@@ -111,14 +111,15 @@ class Decoder(nn.Module):
         super().__init__()
         self.blocks = nn.ModuleList(blocks)
 
-    def forward(self, x: Tensor, mask: Tensor | None, source: Source, cache: Cache | None = None) -> Tensor:
+    def forward(self, x: Tensor, source: Source, slots: Slots) -> Tensor:
+        mask = slots.mask()
         for layer, block in enumerate(self.blocks):
-            x = block(x, mask, source, None if cache is None else cache[layer])
+            x = block(x, mask, source, slots[layer])
         return x
 
-    def cross_maps(self, x: Tensor, mask: Tensor | None, source: Source) -> list[Tensor]:
+    def cross_maps(self, x: Tensor, source: Source, slots: Slots) -> list[Tensor]:
         """For people who want to look: (B, H, T, S) of each block, with one target for each source."""
-        maps = []
+        mask, maps = slots.mask(), []
         for block in self.blocks:
             assert isinstance(block, Block)
             maps.append(block.cross_map(x, mask, source))

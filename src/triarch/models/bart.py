@@ -16,8 +16,8 @@ from triarch.config import hf
 from triarch.errors import InvalidInput, Unsupported
 from triarch.family import Alias, EncoderDecoder, TextFormat
 from triarch.kinds import Features, LabelScores, SpanScores, TargetWordScores
-from triarch.layers.attention import causal_mask, padding_mask
-from triarch.layers.cache import Cache, positions_of
+from triarch.layers.attention import padding_mask
+from triarch.layers.cache import Cache, Slots
 from triarch.layers.dropout import Dropout
 from triarch.layers.embeddings import check_length, look_up
 from triarch.layers.encoder import Block, Decoder, Encoder
@@ -146,7 +146,7 @@ class Model(EncoderDecoder):
 
     def encode(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Source:
         """(B, S) -> what is written from. Raises LimitExceeded for more tokens than there are positions."""
-        places = positions_of(input_ids.shape[1], None, None, input_ids.device)
+        places = torch.arange(input_ids.shape[1], device=input_ids.device)
         mask = None if attention_mask is None else padding_mask(attention_mask)
         if self.source_encoder is None:
             vectors = self._vectors(self.source_token, input_ids)
@@ -164,14 +164,12 @@ class Model(EncoderDecoder):
         cache: Cache | None = None,
     ) -> Tensor:
         """(B, T) of the tokens that come after those in the cache -> (B, T, D). Raises as `encode` does."""
-        x, mask = self._target(decoder_input_ids, decoder_attention_mask, cache)
-        if cache is not None:
-            cache.advance(decoder_input_ids.shape[1])
-        return self.decoder_norm(self.decoder(x, mask, source, cache))
+        x, slots = self._target(decoder_input_ids, decoder_attention_mask, cache)
+        return self.decoder_norm(self.decoder(x, source, slots))
 
     def alignment(self, input_ids: Tensor, attention_mask: Tensor | None, decoder_input_ids: Tensor) -> list[Tensor]:
-        x, mask = self._target(decoder_input_ids, None, None)
-        return self.decoder.cross_maps(x, mask, self.encode(input_ids, attention_mask))
+        x, slots = self._target(decoder_input_ids)
+        return self.decoder.cross_maps(x, self.encode(input_ids, attention_mask), slots)
 
     def alone(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
         """As the decoder reads it again; or the encoder, where sources are in another language than is written."""
@@ -202,13 +200,12 @@ class Model(EncoderDecoder):
         scale = self.config.hidden_size**0.5 if self.config.scaled else 1.0
         return look_up(token, ids, "token id") * scale
 
-    def _target(self, ids: Tensor, attention_mask: Tensor | None, cache: Cache | None) -> tuple[Tensor, Tensor | None]:
-        """(B, T) -> what goes into the first block, (B, T, D), and where each token may look among all so far."""
-        T = ids.shape[1]
-        seen = T if cache is None else cache.length + T
-        vectors = self._vectors(self.target_token, ids)
-        x = self.target(vectors, positions_of(T, cache, attention_mask, ids.device))
-        return x, causal_mask(attention_mask, T, seen, device=ids.device)
+    def _target(
+        self, ids: Tensor, attention_mask: Tensor | None = None, cache: Cache | None = None
+    ) -> tuple[Tensor, Slots]:
+        """(B, T) -> what goes into the first block, (B, T, D), and where these tokens stand among all so far."""
+        slots = Slots(ids, attention_mask, cache)
+        return self.target(self._vectors(self.target_token, ids), slots.positions), slots
 
 
 def _block(c: Config, heads: int, intermediate_size: int, layer: int | None = None) -> Block:

@@ -16,8 +16,8 @@ from triarch.config import hf
 from triarch.errors import InvalidInput, Unsupported
 from triarch.family import EncoderDecoder, TextFormat
 from triarch.kinds import Features, TargetWordScores
-from triarch.layers.attention import causal_mask, padding_mask
-from triarch.layers.cache import Cache, positions_of
+from triarch.layers.attention import padding_mask
+from triarch.layers.cache import Cache, Slots
 from triarch.layers.dropout import Dropout
 from triarch.layers.embeddings import check_length, look_up
 from triarch.layers.encoder import Block, Decoder, Encoder
@@ -97,7 +97,7 @@ class Model(EncoderDecoder):
 
     def encode(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Source:
         """(B, S) -> what is written from. Raises LimitExceeded for more tokens than there are positions."""
-        x = self._embedded(self.source_token, input_ids, positions_of(input_ids.shape[1], None, None, input_ids.device))
+        x = self._embedded(self.source_token, input_ids, Slots(input_ids).positions)
         mask = None if attention_mask is None else padding_mask(attention_mask)
         return Source(self.encoder(x, mask), attention_mask)
 
@@ -110,27 +110,23 @@ class Model(EncoderDecoder):
         cache: Cache | None = None,
     ) -> Tensor:
         """(B, T) of the tokens that come after those in the cache -> (B, T, D). Raises as `encode` does."""
-        x, mask = self._target(decoder_input_ids, decoder_attention_mask, cache)
-        if cache is not None:
-            cache.advance(decoder_input_ids.shape[1])
-        return self.decoder(x, mask, source, cache)
+        return self.decoder(*self._target(decoder_input_ids, source, decoder_attention_mask, cache))
 
     def alignment(self, input_ids: Tensor, attention_mask: Tensor | None, decoder_input_ids: Tensor) -> list[Tensor]:
         """Where each token of a target looks in its source, for people to see: (B, H, T, S) of each decoder block."""
-        x, mask = self._target(decoder_input_ids, None, None)
-        return self.decoder.cross_maps(x, mask, self.encode(input_ids, attention_mask))
+        return self.decoder.cross_maps(*self._target(decoder_input_ids, self.encode(input_ids, attention_mask)))
 
     def initialize(self, module: nn.Module) -> None:
         super().initialize(module)
         if isinstance(module, Translation):
             nn.init.zeros_(module.bias)
 
-    def _target(self, ids: Tensor, attention_mask: Tensor | None, cache: Cache | None) -> tuple[Tensor, Tensor | None]:
-        """(B, T) -> what goes into the first block, (B, T, D), and where each token may look among all so far."""
-        T = ids.shape[1]
-        seen = T if cache is None else cache.length + T
-        x = self._embedded(self.target_token, ids, positions_of(T, cache, attention_mask, ids.device))
-        return x, causal_mask(attention_mask, T, seen, device=ids.device)
+    def _target(
+        self, ids: Tensor, source: Source, attention_mask: Tensor | None = None, cache: Cache | None = None
+    ) -> tuple[Tensor, Source, Slots]:
+        """(B, T) -> what goes into the first block, (B, T, D), the source, and where these tokens stand."""
+        slots = Slots(ids, attention_mask, cache)
+        return self._embedded(self.target_token, ids, slots.positions), source, slots
 
     def _embedded(self, token: nn.Embedding, ids: Tensor, places: Tensor) -> Tensor:
         if places.numel():

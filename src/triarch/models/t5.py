@@ -18,8 +18,8 @@ from triarch.config import hf
 from triarch.errors import InvalidInput, Unsupported, show
 from triarch.family import Alias, EncoderDecoder, TextFormat
 from triarch.kinds import Features, LabelScores, SpanScores, TargetWordScores, TokenScores
-from triarch.layers.attention import attend, attend_source, causal_mask, padding_mask
-from triarch.layers.cache import Cache, KeyValues
+from triarch.layers.attention import attend, attend_source, padding_mask
+from triarch.layers.cache import NOTHING, Cache, Past, Slots
 from triarch.layers.dropout import Dropout
 from triarch.layers.embeddings import look_up
 from triarch.layers.feed_forward import FeedForward, GatedFeedForward
@@ -136,10 +136,8 @@ class Attention(nn.Module):
         self.v = nn.Linear(c.hidden_size, c.inner_size, bias=False)
         self.out = nn.Linear(c.inner_size, c.hidden_size, bias=False)
 
-    def forward(self, x: Tensor, bias: Tensor, past: KeyValues | None) -> Tensor:
-        q, k, v = self._split(self.q(x)), *self._keys_values(x)
-        if past is not None:
-            k, v = past.extend(k, v)
+    def forward(self, x: Tensor, bias: Tensor, past: Past) -> Tensor:
+        q, (k, v) = self._split(self.q(x)), past.extend(*self._keys_values(x))
         return self._joined(attend(q, k, v, bias, scale=1.0, dropout=self.dropout if self.training else 0.0))
 
     def across(self, x: Tensor, source: Source, layer: int) -> Tensor:
@@ -181,14 +179,14 @@ class Block(nn.Module):
         self.gated = gate is not None
         self.dropout = Dropout(c.dropout)
 
-    def forward(self, x: Tensor, bias: Tensor, source: Source | None = None, past: KeyValues | None = None) -> Tensor:
+    def forward(self, x: Tensor, bias: Tensor, source: Source | None = None, past: Past = NOTHING) -> Tensor:
         x = self.attended(x, bias, past)
         if self.layer is not None and source is not None:
             x = x + self.dropout(self.cross_attention.across(self.cross_attention_norm(x), source, self.layer))
         feed_forward = self.gated_feed_forward if self.gated else self.feed_forward
         return x + self.dropout(feed_forward(self.feed_forward_norm(x)))
 
-    def attended(self, x: Tensor, bias: Tensor, past: KeyValues | None = None) -> Tensor:
+    def attended(self, x: Tensor, bias: Tensor, past: Past = NOTHING) -> Tensor:
         return x + self.dropout(self.attention(self.attention_norm(x), bias, past))
 
 
@@ -237,16 +235,15 @@ class Model(EncoderDecoder):
         cache: Cache | None = None,
     ) -> Tensor:
         """(B, T) of the tokens that come after those in the cache -> (B, T, D)."""
-        x, bias = self._target(decoder_input_ids, decoder_attention_mask, cache)
-        if cache is not None:
-            cache.advance(decoder_input_ids.shape[1])
+        slots = Slots(decoder_input_ids, decoder_attention_mask, cache)
+        x, bias = self._target(decoder_input_ids, slots)
         for layer, block in enumerate(self.decoder.blocks):
-            x = block(x, bias, source, None if cache is None else cache[layer])
+            x = block(x, bias, source, slots[layer])
         return self.decoder.dropout(self.decoder.norm(x))
 
     def alignment(self, input_ids: Tensor, attention_mask: Tensor | None, decoder_input_ids: Tensor) -> list[Tensor]:
         source, maps = self.encode(input_ids, attention_mask), []
-        x, bias = self._target(decoder_input_ids, None, None)
+        x, bias = self._target(decoder_input_ids, Slots(decoder_input_ids))
         for block in self.decoder.blocks:
             assert isinstance(block, Block)
             maps.append(block.cross_attention.weights(block.cross_attention_norm(block.attended(x, bias)), source))
@@ -285,13 +282,10 @@ class Model(EncoderDecoder):
             assert isinstance(layer.weight, Tensor)
             nn.init.normal_(layer.weight, std=c.initializer_factor * std)
 
-    def _target(self, ids: Tensor, attention_mask: Tensor | None, cache: Cache | None) -> tuple[Tensor, Tensor]:
+    def _target(self, ids: Tensor, slots: Slots) -> tuple[Tensor, Tensor]:
         """(B, T) -> what goes into the first block, (B, T, D), and what is added to the scores of attention."""
-        T = ids.shape[1]
-        seen = T if cache is None else cache.length + T
-        bias = self.decoder.distances(T, seen)
-        mask = causal_mask(attention_mask, T, seen, device=ids.device)
-        if mask is not None:
+        bias = self.decoder.distances(slots.tokens, slots.seen)
+        if (mask := slots.mask()) is not None:
             bias = _closed(bias, mask)
         return self.decoder.dropout(look_up(self.token, ids, "token id")), bias
 
