@@ -15,6 +15,7 @@ from triarch import limits
 from triarch.errors import InvalidInput, Unsupported
 from triarch.generation import generate, stream
 from triarch.generation.filters import SoFar
+from triarch.generation.inference import Columns
 from triarch.generation.settings import Settings
 from triarch.generation.structure import _compilers, form_of
 from writers import writer
@@ -200,7 +201,7 @@ def test_other_filters_hold_beside_a_form(model):
 
 
 def row(tokens):
-    return SoFar(torch.tensor(tokens), 0, torch.zeros(len(tokens), dtype=torch.int64))
+    return SoFar(Columns(torch.tensor(tokens)), 0)
 
 
 def allowed(form, tokens, vocab):
