@@ -231,7 +231,7 @@ def test_states_kept_are_bounded(model):
 def test_compiled_forms_are_bounded_and_reused(model):
     for number in range(limits.FORMS_KEPT + 20):
         form_of(Settings(regex=f"a{{{number}}}b"), model.processor, [2])
-    assert len(_compilers[model.processor].kept) == limits.FORMS_KEPT
+    assert len(_compilers[model.processor].made[""].result().kept) == limits.FORMS_KEPT
 
 
 def test_threads_may_ask_for_the_same_form(model):

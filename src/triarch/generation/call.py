@@ -26,6 +26,7 @@ from triarch.generation.settings import NEW_TOKENS, WRITES, Settings
 from triarch.generation.speculation import Draft, Guess, Lookup, alike, check_draft, speculate
 from triarch.generation.step import Batch, Request
 from triarch.generation.structure import form_of
+from triarch.inputs.text.targets import configured_start, target_start
 from triarch.kinds import TargetWordScores
 
 Cancelled = Callable[[], bool]
@@ -96,6 +97,18 @@ def stream(
                     yield known.piece(row)
 
     return pieces()
+
+
+def requests_of(
+    model: Network,
+    inputs: Any,
+    settings: Settings,
+    *,
+    prefix: Prefix | None = None,
+    cancelled: Cancelled | None = None,
+) -> list[Request]:
+    """What a `Batch` is to write: a request for each prompt, checked as `generate` does."""
+    return _Job(model, inputs, settings, prefix, cancelled).requests
 
 
 class _Job:
@@ -354,20 +367,7 @@ def _ends(model: Network, s: Settings) -> list[int]:
 
 
 def beginning(model: Network, s: Settings) -> list[int]:
-    """The ids that every target of an encoder–decoder begins with."""
-    start: Any = s.decoder_start_token_id
-    if start is None:
-        raw = model.config.to_hf()
-        start = raw.get("decoder_start_token_id", raw.get("bos_token_id"))
-    begin = list(s.decoder_input_ids or [])
-    if start is None and not begin:
-        raise InvalidInput("the checkpoint does not say what a target begins with; give decoder_start_token_id")
-    if start is not None and begin[:1] != [start]:
-        begin = [start, *begin]
-    for token in begin:
-        if type(token) is not int or not 0 <= token < model.config.target_vocab_size:
-            raise InvalidInput(
-                f"a target begins with {show(repr(token))}, wanted 0 to {model.config.target_vocab_size - 1}; give "
-                "decoder_start_token_id"
-            )
-    return begin
+    """The ids that every target of an encoder–decoder begins with. Raises what `target_start` raises."""
+    start = s.decoder_start_token_id
+    start = configured_start(model.config.to_hf()) if start is None else start
+    return target_start(start, model.config.target_vocab_size, s.decoder_input_ids or [])

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from triarch.errors import InvalidInput, LimitExceeded, show, some
+from triarch.inputs.text.targets import language_settings
 from triarch.metrics import texts
 from triarch.objectives._base import Example
 from triarch.objectives._target_words import TargetWords
@@ -92,13 +93,7 @@ class Seq2Seq(TargetWords):
         options: dict[str, Any] = {"num_beams": self.num_beams}
         if self.max_new_tokens is not None:
             options["max_new_tokens"] = self.max_new_tokens
-        languages = set(self.processor.languages.values())
-        around, _ = self._reads.target.frame([])
-        if around and around[0] in languages:
-            options["forced_bos_token_id"] = around[0]
-        elif around and around[-1] in languages:
-            options["decoder_start_token_id"] = around[-1]
-        return self.generated, options
+        return self.generated, options | language_settings(self._reads)
 
     def compare(self, right: Sequence[str], written: Sequence[str]) -> dict[str, float]:
         if not self.generated:
