@@ -3,22 +3,45 @@
 import random
 
 import pytest
+from tokenizers import Tokenizer, decoders, models, normalizers
 
+import triarch
 from tiny import load
 from triarch.generation.rows import Certain, Row, Stops
 from triarch.generation.settings import Settings
 from triarch.inputs.text.processor import TextProcessor
+from triarch.models import family
 from writers import writer
 
 WORDS = "The café isn't closed , is it ? Don't say \U0001f600 ' no ' ; 日本語 I've done it . Zürich !  two  spaces\n"
-KINDS = ["byte-level", "bert", "roberta", "xlm-roberta", "t5", "marian", "bart"]
+KINDS = ["byte-level", "byte-fallback", "bert", "roberta", "t5", "marian", "bart"]
 
 
 @pytest.fixture(scope="module", params=KINDS)
 def processor(request, tmp_path_factory):
     if request.param == "byte-level":
         return writer(tmp_path_factory.mktemp("writer")).processor
+    if request.param == "byte-fallback":
+        return byte_fallback(tmp_path_factory.mktemp("bytes"))
     return load(request.param).processor.target
+
+
+def byte_fallback(folder):
+    """As Llama's: letters are tokens, all else is spelled by bytes."""
+    letters = sorted(set("abcdefghijklmnopqrstuvwxyz'!?,.DZI▁"))
+    tokens = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), *letters]
+    vocabulary = {token: i for i, token in enumerate(tokens)}
+    tokenizer = Tokenizer(models.BPE(vocabulary, [], unk_token="<unk>", fuse_unk=True, byte_fallback=True))
+    tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    steps = [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    tokenizer.decoder = decoders.Sequence(steps)
+    tokenizer.add_special_tokens(["<unk>", "<s>", "</s>"])
+    kind = family("llama")
+    config = kind.config(kind.tiny.to_hf() | {"vocab_size": len(tokens)})
+    triarch.save(kind.build(config, "LlamaForCausalLM"), folder)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    (folder / "tokenizer_config.json").write_text("{}")
+    return triarch.load(folder).processor
 
 
 def sequence(processor, rng, tokens):

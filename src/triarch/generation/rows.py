@@ -69,7 +69,8 @@ class Growing:
     def __init__(self, processor: TextProcessor, before: Sequence[int], skip: bool, clean: bool):
         """`before`: the tokens before the new ones, of which the text is no part."""
         self.processor, self.skip, self.clean = processor, skip, clean
-        self.window = list(before[-BEFORE:])
+        self.left_out = processor.special_ids if skip else frozenset[int]()
+        self.window = [token for token in before[-BEFORE:] if token not in self.left_out]
         self.inside = len(self._decoded(self.window).rstrip(BROKEN))  # characters of the window that are not its text
         self.done = ""  # the text before the window
         self.count = 0  # new tokens read
@@ -89,6 +90,8 @@ class Growing:
         """Take in what the sequence has become; returns the character from which on the text may have changed."""
         begin = len(self.done)
         for token in ids[self.count :]:
+            if token in self.left_out:
+                continue
             self.window.append(token)
             if len(self.window) >= 3 * RECENT and len(self.window) % RECENT == 0:
                 self._move()
@@ -100,6 +103,15 @@ class Growing:
     def since(self, place: int) -> str:
         """The text from this character on."""
         return self.done[place:] + self.text if place < len(self.done) else self.text[place - len(self.done) :]
+
+    @property
+    def settled(self) -> int:
+        """How many characters no later token changes. Bytes of SentencePiece are text if all that stand together are:
+        what they spell is known once another token follows."""
+        tokens = self.processor.tokens(self.window)
+        run = next((i for i, token in enumerate(reversed(tokens)) if not token.startswith(BYTE)), len(tokens))
+        text = self._decoded(self.window[:-run])[self.inside :] if run else self.text
+        return len(self.done) + len(text.rstrip(BROKEN))
 
     def _decoded(self, ids: Sequence[int]) -> str:
         return self.processor.decode(ids, self.skip, clean_up=self.clean)
@@ -202,7 +214,7 @@ class Certain:
             self.text.read(row.ids)
             fresh = self.text.since(self.shown)
             if row.reason is None:
-                fresh = fresh[: self._certain(fresh)]
+                fresh = fresh[: min(self._certain(fresh), max(self.text.settled - self.shown, 0))]
             elif row.cut is not None:
                 fresh = fresh[: max(row.cut - self.shown, 0)]
         self.shown, self.tokens, self.ended = self.shown + len(fresh), len(row.ids), row.reason is not None
@@ -211,7 +223,7 @@ class Certain:
     def _certain(self, text: str) -> int:
         """How many of these characters, which are not given yet."""
         processor = self.stops.processor
-        end = len(text.rstrip(BROKEN))
+        end = len(text)
         if processor is not None and processor.config.get("clean_up_tokenization_spaces") is True:
             end = min(end, max(len(text) - 4, 0))  # a space before the next character may still go
         for stop in self.stops.texts:  # the beginning of a stop text may come to be all of it
