@@ -93,7 +93,8 @@ class Seq2Seq(TargetWords):
         options: dict[str, Any] = {"num_beams": self.num_beams}
         if self.max_new_tokens is not None:
             options["max_new_tokens"] = self.max_new_tokens
-        return self.generated, options | language_settings(self._reads)
+        said = {name: id_ for name, id_ in language_settings(self._reads).items() if id_ is not None}
+        return self.generated, options | said
 
     def compare(self, right: Sequence[str], written: Sequence[str]) -> dict[str, float]:
         if not self.generated:
