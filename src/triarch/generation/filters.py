@@ -301,8 +301,8 @@ def normalize(logits: Tensor, _: SoFar) -> Tensor:
 
 def _lowered(logits: Tensor, tokens: Tensor, penalty: float) -> Tensor:
     """The scores of the tokens (N, S): positive ones divided, negative ones multiplied."""
-    occurred = _counts(tokens, logits.shape[1]) > 0
-    return torch.where(occurred, torch.where(logits < 0, logits * penalty, logits / penalty), logits)
+    theirs = logits.gather(1, tokens)
+    return logits.scatter(1, tokens, torch.where(theirs < 0, theirs * penalty, theirs / penalty))
 
 
 def _without(logits: Tensor, tokens: Tensor, others: Tensor, size: int) -> Tensor:
