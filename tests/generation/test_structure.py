@@ -15,6 +15,7 @@ from triarch import limits
 from triarch.errors import InvalidInput, Unsupported
 from triarch.generation import generate, stream
 from triarch.generation.filters import SoFar
+from triarch.generation.inference import Columns
 from triarch.generation.settings import Settings
 from triarch.generation.structure import _compilers, form_of
 from writers import writer
@@ -200,7 +201,7 @@ def test_other_filters_hold_beside_a_form(model):
 
 
 def row(tokens):
-    return SoFar(torch.tensor(tokens), 0, torch.zeros(len(tokens), dtype=torch.int64))
+    return SoFar(Columns(torch.tensor(tokens)), 0)
 
 
 def allowed(form, tokens, vocab):
@@ -230,7 +231,7 @@ def test_states_kept_are_bounded(model):
 def test_compiled_forms_are_bounded_and_reused(model):
     for number in range(limits.FORMS_KEPT + 20):
         form_of(Settings(regex=f"a{{{number}}}b"), model.processor, [2])
-    assert len(_compilers[model.processor].kept) == limits.FORMS_KEPT
+    assert len(_compilers[model.processor].made[""].result().kept) == limits.FORMS_KEPT
 
 
 def test_threads_may_ask_for_the_same_form(model):

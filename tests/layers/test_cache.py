@@ -5,7 +5,7 @@ import torch
 
 from triarch.errors import LimitExceeded
 from triarch.layers.attention import attend
-from triarch.layers.cache import STEP, Cache, lengths_of, positions_of
+from triarch.layers.cache import STEP, Cache, Slots
 
 
 def made(tokens, batch=1, seed=0):
@@ -18,7 +18,6 @@ def extend(cache, keys, values, sizes, window=None):
     """Add the tokens in pieces of those sizes, and return what the last one gave."""
     found = None
     for k, v in zip(keys.split(sizes, 2), values.split(sizes, 2), strict=True):
-        cache.advance(k.shape[2])
         found = cache[0].extend(k, v, window)
     return found
 
@@ -60,10 +59,10 @@ def test_a_cache_with_room_takes_it_at_once_and_never_moves():
 
 def test_more_than_there_is_room_for_is_refused_and_nothing_is_counted():
     cache = Cache(room=4)
-    cache.advance(3)
+    cache[0].extend(*made(3))
     with pytest.raises(LimitExceeded, match="5 tokens, but the cache has room for 4"):
-        cache.advance(2)
-    cache.advance(1)
+        cache[0].extend(*made(2))
+    cache[0].extend(*made(1))
     assert cache.length == 4
 
 
@@ -114,7 +113,6 @@ def test_a_cropped_cache_goes_on_from_there():
     cache.crop(4)
     assert cache.length == 4
     more = made(2, seed=1)
-    cache.advance(2)
     assert torch.equal(cache[0].extend(*more)[0], torch.cat([keys[:, :, :4], more[0]], 2))
 
 
@@ -139,7 +137,8 @@ def test_a_cache_that_forgot_cannot_go_back():
     ids=str,
 )
 def test_positions_count_from_the_first_token_of_each_text(mask, wanted):
-    assert positions_of(4, None, torch.tensor([mask]), torch.device("cpu")).tolist() == [wanted]
+    attention_mask = torch.tensor([mask])
+    assert Slots(attention_mask, attention_mask).positions.tolist() == [wanted]
 
 
 @pytest.mark.parametrize(
@@ -154,15 +153,41 @@ def test_positions_count_from_the_first_token_of_each_text(mask, wanted):
 )
 def test_the_length_of_a_text_is_that_of_its_own_tokens(mask, wanted):
     attention_mask = torch.tensor([mask])
-    assert lengths_of(positions_of(4, None, attention_mask, attention_mask.device), attention_mask).tolist() == [wanted]
+    assert Slots(attention_mask, attention_mask).lengths.tolist() == [wanted]
 
 
 def test_positions_go_on_after_the_cache():
-    cache = Cache()
-    cache.advance(3)
-    device = torch.device("cpu")
-    assert positions_of(2, cache, None, device).tolist() == [3, 4]
-    assert positions_of(2, cache, torch.tensor([[0, 0, 1, 1, 1]]), device).tolist() == [[1, 2]]
+    cache, two = Cache(), torch.zeros(1, 2, dtype=torch.int64)
+    cache[0].extend(*made(3))
+    assert Slots(two, None, cache).positions.tolist() == [3, 4]
+    assert Slots(two, torch.tensor([[0, 0, 1, 1, 1]]), cache).positions.tolist() == [[1, 2]]
+
+
+def test_rows_that_join_are_padded_on_the_left_and_the_padding_goes_with_the_longest():
+    cache, other = Cache(), Cache()
+    (keys, values), (more, others) = made(5), made(3, seed=1)
+    cache[0].extend(keys, values)
+    other[0].extend(more, others)
+    cache.join(other, torch.tensor([0, 2]))
+    assert (cache.length, cache.padding.tolist()) == (5, [0, 2])
+    assert torch.equal(cache[0].stored[0, 1:, :, 2:5], more)
+    assert Slots(torch.zeros(2, 1, dtype=torch.int64), None, cache).positions.tolist() == [[5], [3]]
+    assert Slots(torch.zeros(2, 1, dtype=torch.int64), None, cache).mask()[1].tolist() == [[[False] * 2 + [True] * 4]]
+    assert cache.select(torch.tensor([1])) == 2
+    assert (cache.length, cache.padding) == (3, None)
+    assert torch.equal(cache[0].stored[0, :, :, :3], more)
+
+
+def test_sliding_rows_that_join_keep_what_their_windows_see():
+    cache, other = Cache(), Cache()
+    (keys, values), (more, others) = made(50), made(4, seed=1)
+    extend(cache, keys, values, [20, *[1] * 30], window=6)
+    other[0].extend(more, others, 6)
+    cache.join(other, torch.tensor([0, 46]))
+    assert cache.length == 50
+    held = cache[0].stored[0, :, :, : cache[0].held]
+    assert torch.equal(held[0, :, -5:], keys[0, :, -5:])
+    assert torch.equal(held[1, :, -4:], more[0])
 
 
 @pytest.mark.parametrize("heads", [4, 2, 1])

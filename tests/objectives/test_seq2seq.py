@@ -186,7 +186,7 @@ def test_a_checkpoint_says_what_targets_begin_with(folders, tmp_path):
     with pytest.raises(InvalidInput, match="does not say what a target begins with; add decoder_start_token_id"):
         attached(model)
     model = triarch.load(exercises.write(tmp_path / "b", "marian", decoder_start_token_id=10_000))
-    with pytest.raises(InvalidInput, match="decoder_start_token_id is 10000, wanted 0 to"):
+    with pytest.raises(InvalidInput, match="a target begins with 10000, wanted 0 to"):
         attached(model)
 
 

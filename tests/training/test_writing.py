@@ -170,13 +170,14 @@ def test_beams_share_what_was_read():
     ours = family("bart").build(family("bart").tiny, "BartForConditionalGeneration")
     steps = Decoder(ours, [[2], [2]], sources=SOURCES[:2])
     with torch.inference_mode():
-        steps.start(4)
+        steps.start()
+        steps.select([0] * 4 + [1] * 4)
         size = steps.source.nbytes
         steps.feed(torch.zeros(8, 1, dtype=torch.int64))
-        steps.select(torch.tensor([3, 3, 1, 0, 7, 4, 4, 5]))
+        steps.select([3, 3, 1, 0, 7, 4, 4, 5])
         steps.feed(torch.zeros(8, 1, dtype=torch.int64))
     assert (steps.source.copies, steps.source.nbytes) == (4, size)
-    steps.select(torch.tensor([4, 5, 6, 7]))
+    steps.select([4, 5, 6, 7])
     assert (steps.source.copies, len(steps.source.states)) == (4, 1)
 
 

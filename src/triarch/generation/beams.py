@@ -9,7 +9,8 @@ Shapes: U sets of beams that are worked on, B beams of each, N = U * B rows, V v
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import copy
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import NamedTuple, TypeVar
 
@@ -17,10 +18,10 @@ import torch
 from torch import Tensor
 
 from triarch.errors import InvalidInput
-from triarch.generation.filters import NEVER, Filter, SoFar, check_finite, filtered
-from triarch.generation.inference import Steps
+from triarch.generation.filters import NEVER, Filter, SoFar, filtered
+from triarch.generation.inference import Ask, Scores
 from triarch.generation.rows import Row, Stops, note_logprobs
-from triarch.generation.sampling import Draw
+from triarch.generation.sampling import Draw, Search
 from triarch.generation.settings import Settings
 
 
@@ -37,7 +38,6 @@ class Beams:
 
     def __init__(self, row: Row, size: int, settings: Settings, stops: Stops):
         self.size, self.settings, self.stops = size, settings, stops
-        self.prompt = row.prompt
         self.rows = [row] * size  # that go on, best first
         self.totals = [0.0] + [NEVER] * (size - 1)  # they begin alike, and several alike would find the same
         self.made: list[tuple[Row, int]] = []  # by the last step, and the beams that they continue
@@ -68,8 +68,13 @@ class Beams:
                 old = self.rows[candidate.beam]
                 ids = [*old.ids, candidate.token]
                 score = candidate.total / len(ids) ** self.settings.length_penalty
+                logprobs, alternatives, texts = (
+                    [*old.logprobs],
+                    [*old.alternatives],
+                    [copy.copy(one) for one in old.texts],
+                )
                 row = replace(
-                    old, ids=ids, score=score, logprobs=[*old.logprobs], alternatives=[*old.alternatives], reason=None
+                    old, ids=ids, score=score, logprobs=logprobs, alternatives=alternatives, texts=texts, reason=None
                 )
                 self.stops.check(row)
                 made.append((candidate, row))
@@ -155,16 +160,15 @@ def totals_of(beams: Sequence[Beams], logs: Tensor, so_far: SoFar, filters: Sequ
 
 
 def search(
-    steps: Steps, rows: list[Row], so_far: SoFar, beams: Sequence[Kind], *, advance: Advance[Kind], settings: Settings
-) -> Iterator[list[Row]]:
-    """Fill rows with the best sequences of their prompts; yields them after each step as they are then.
+    scores: Scores, rows: list[Row], so_far: SoFar, beams: Sequence[Kind], *, advance: Advance[Kind], settings: Settings
+) -> Search:
+    """Fill rows with the best sequences of their prompt, after each step as they are then.
 
-    `beams`: the sets of each prompt in turn. Raises InvalidInput where the options leave fewer sequences than asked.
+    `beams`: the sets of the prompt. Raises InvalidInput where the options leave fewer sequences than asked.
     """
-    logits = steps.start(settings.num_beams)
-    alive = list(beams)
+    logits, alive, first = scores.after().expand(settings.num_beams, -1), list(beams), True
+    so_far = so_far.select([0] * settings.num_beams)
     while True:
-        check_finite(logits)
         logs = logits.float().log_softmax(-1)
         advance(alive, logs, so_far)
         size = alive[0].size
@@ -173,20 +177,16 @@ def search(
                 if one.made:
                     made, parents = zip(*one.made, strict=True)
                     chosen = [row.ids[-1] for row in made]
-                    note_logprobs(made, logs[i * size :][list(parents)], chosen, settings.logprobs)
-        returned, groups = settings.num_return_sequences, settings.num_beam_groups
-        for prompt in range(len(rows) // returned):
-            _report(rows[prompt * returned :][:returned], beams[prompt * groups :][:groups])
-        yield rows
-        kept = [i * size + beam for i, one in enumerate(alive) if not one.done for beam in one.parents]
+                    note_logprobs(made, logits[i * size :][list(parents)], chosen, settings.logprobs)
+        _report(rows, beams)
+        order = [i * size + beam for i, one in enumerate(alive) if not one.done for beam in one.parents]
         alive = [one for one in alive if not one.done]
         if not alive:
             return
-        order = torch.tensor(kept, device=logits.device)
-        tokens = torch.tensor([row.ids[-1] for one in alive for row in one.rows], device=logits.device)
-        steps.select(order)
+        tokens = [row.ids[-1] for one in alive for row in one.rows]
         so_far = so_far.select(order).plus(tokens)
-        logits = steps.feed(tokens[:, None])[:, -1]
+        scores = yield Ask([0] * len(order) if first else order, [[token] for token in tokens])
+        logits, first = scores.after(), False
 
 
 def _report(rows: Sequence[Row], beams: Sequence[Beams]) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -16,14 +17,16 @@ from triarch.family import Network
 from triarch.generation import beams, constrained, diverse, prompts
 from triarch.generation import settings as given
 from triarch.generation.contrastive import contrast
-from triarch.generation.filters import NONE, Filter, SoFar, drawing, filters_of
-from triarch.generation.guidance import Guided
-from triarch.generation.inference import Decoder, Observed, Prefix, Steps
+from triarch.generation.filters import Filter, SoFar, drawing, filters_of
+from triarch.generation.guidance import guided
+from triarch.generation.inference import Columns, Prefix, Scores
 from triarch.generation.rows import Certain, Generated, Piece, Row, Stops
-from triarch.generation.sampling import Choose, Draw, likeliest, sample
+from triarch.generation.sampling import Draw, Search, likeliest, sample
 from triarch.generation.settings import NEW_TOKENS, WRITES, Settings
 from triarch.generation.speculation import Draft, Guess, Lookup, alike, check_draft, speculate
+from triarch.generation.step import Batch, Request
 from triarch.generation.structure import form_of
+from triarch.inputs.text.targets import configured_start, target_start
 from triarch.kinds import TargetWordScores
 
 Cancelled = Callable[[], bool]
@@ -58,8 +61,8 @@ def answers(
     cancelled: Cancelled | None = None,
 ) -> Any:
     """As `generate`, by settings that were made before."""
-    job = _Job(model, inputs, settings, prefix)
-    for _ in job.run(cancelled):
+    job = _Job(model, inputs, settings, prefix, cancelled)
+    for _ in job.run():
         pass
     results = job.results()
     per_prompt = job.settings.num_return_sequences
@@ -84,182 +87,168 @@ def stream(
     made: Settings = given.make(model, options)
     if made.num_beams > 1:
         raise InvalidInput("beams are decided at the end and cannot be streamed; leave num_beams out")
-    job = _Job(model, inputs, made, prefix)
+    job = _Job(model, inputs, made, prefix, cancelled)
 
     def pieces() -> Iterator[Piece]:
-        certain = [Certain(job.stops) for _ in job.rows]
-        numbers = {id(row): i for i, row in enumerate(job.rows)}
-        for rows in job.run(cancelled):
-            for row in rows:
-                yield certain[numbers[id(row)]].piece(row)
+        certain = {id(row): Certain(one.stops) for one in job.requests for row in one.rows}
+        for moved in job.run():
+            for row in (row for one in moved for row in one.rows):
+                if not (known := certain[id(row)]).ended:
+                    yield known.piece(row)
 
     return pieces()
 
 
-class _Job:
-    """One call: what was given, checked, and what has come of it."""
+def requests_of(
+    model: Network,
+    inputs: Any,
+    settings: Settings,
+    *,
+    prefix: Prefix | None = None,
+    cancelled: Cancelled | None = None,
+) -> list[Request]:
+    """What a `Batch` is to write: a request for each prompt, checked as `generate` does."""
+    return _Job(model, inputs, settings, prefix, cancelled).requests
 
-    def __init__(self, model: Network, inputs: Any, settings: Settings, prefix: Prefix | None):
+
+class _Job:
+    """One call: what was given, checked, and a request for each prompt."""
+
+    def __init__(
+        self,
+        model: Network,
+        inputs: Any,
+        settings: Settings,
+        prefix: Prefix | None,
+        cancelled: Cancelled | None,
+    ):
         if model.kind not in WRITES:
             raise Unsupported(f"{model.architecture} does not score next words; choose a checkpoint that generates")
-        self.model, self.settings, self.prefix = model, settings, prefix
+        self.model, self.settings, self.prefix, self.cancelled = model, settings, prefix, cancelled
         self.prompts, self.single = prompts.read(model, inputs)
         self.sources: list[list[int]] | None = None  # of an encoder–decoder; its prompts are what targets begin with
         if model.kind is TargetWordScores:
             self.sources, self.prompts = self.prompts, [beginning(model, settings)] * len(self.prompts)
             self._check_sources()
+        self.device = next(model.parameters()).device
         self.vocab: int = model.config.target_vocab_size
         self.ends = [] if settings.ignore_eos else _ends(model, settings)
         self.rows = self._rows()
-        writer = None if model.processor is None else model.processor.target
-        if settings.stop and writer is None:
+        self.writer = None if model.processor is None else model.processor.target
+        if settings.stop and self.writer is None:
             raise InvalidInput("stop texts need a tokenizer, which the checkpoint does not have; use eos_token_id")
-        self.form = form_of(settings, writer, self.ends, begins=self.sources is not None and len(self.prompts[0]) == 1)
-        self.stops = Stops(self.ends, settings, writer, self.prompts, self.form)
-        self.prompt_logprobs: list[list[float]] | None = None
-        self.filters = self._filters()
-        rooms = {row.prompt: row.room for row in self.rows}
-        self.phrases = constrained.phrases_of(settings, self.ends, list(rooms.values()), self.vocab)
+        self.phrases = constrained.phrases_of(settings, self.ends, [rows[0].room for rows in self.rows], self.vocab)
         self.negative = self._negative_prompt()
         self._check_prefix()
         if settings.assistant_model is not None:
             check_draft(model, settings.assistant_model)
-        self.steps = self._steps([0] if settings.speculative else range(len(self.prompts)))
+        self.requests = [self._request(number) for number in range(len(self.prompts))]
 
-    def run(self, cancelled: Cancelled | None) -> Iterator[list[Row]]:
-        """The work: yields rows that got tokens."""
-        begin = time.monotonic()
-        with torch.inference_mode():
-            if self.settings.prompt_logprobs:
-                read = Decoder(self.model, self.prompts, sources=self.sources, cache=False)
-                self.prompt_logprobs = read.prompt_logprobs()
-            search = self._search()
-        while True:
-            with torch.inference_mode():  # not around the yield: it would hold for the caller too
-                rows = next(search, None)
-            if rows is None:
-                break
-            late = self.settings.max_time is not None and time.monotonic() - begin > self.settings.max_time
-            if late or (cancelled is not None and cancelled()):
-                last = [row for row in self.rows if row.reason is None or any(row is one for one in rows)]
-                for row in last:
-                    row.reason = row.reason or ("time" if late else "cancelled")
-                yield last
-                break
-            yield rows
-        if self.prefix is not None and isinstance(self.steps, Decoder):
-            self.steps.leave(self.prefix)
+    def run(self) -> Iterator[list[Request]]:
+        """The work: yields requests that got tokens. Raises what one of them fails with."""
+        s, sliding = self.settings, self.prefix is None and not self.settings.speculative
+        begun = time.monotonic()
+        for one in self.requests:
+            one.deadline = None if s.max_time is None else begun + s.max_time
+        batch = Batch(self.model, cache=s.use_cache, room=s.cache_room, sliding=sliding)
+        waiting = deque(self.requests)
+        while waiting or batch.requests:
+            while waiting and batch.takes(waiting[0]):
+                batch.join(waiting.popleft())
+            moved = batch.step()
+            for one in moved:
+                if one.error is not None:
+                    raise one.error
+            ended = next((row.reason for one in moved for row in one.rows if row.reason in ("time", "cancelled")), None)
+            if ended is not None:
+                for one in waiting:
+                    one.end(ended)
+                moved, waiting = [*moved, *waiting], deque()
+            yield moved
 
     def results(self) -> list[Generated]:
         asked = self.settings.logprobs
         found = []
-        for row in self.rows:
+        for one, row in ((request, row) for request in self.requests for row in request.rows):
             assert row.reason is not None
             found.append(
                 Generated(
                     row.ids,
-                    self.stops.text(row),
+                    one.stops.text(row),
                     row.reason,
                     prompt=row.prompt,
                     seed=row.seed,
                     score=row.score,
                     logprobs=None if asked is None else row.logprobs,
                     alternatives=row.alternatives if asked else None,
-                    prompt_logprobs=None if self.prompt_logprobs is None else self.prompt_logprobs[row.prompt],
+                    prompt_logprobs=one.prompt_logprobs,
                     guessed=row.guessed if self.settings.speculative else None,
                 )
             )
         return found
 
-    def _search(self) -> Iterator[list[Row]]:
-        s = self.settings
-        if s.num_beams > 1:
-            return self._beams()
-        if s.penalty_alpha is not None:
-            return self._contrast()
-        choose = Draw(next(self.model.parameters()).device) if s.sampled else likeliest
-        if s.speculative:
-            return self._guessing(choose)
-        return sample(
-            self.steps,
-            list(self.rows),
-            self._so_far(range(len(self.prompts)), s.num_return_sequences),
-            filters=self.filters,
-            choose=choose,
-            stops=self.stops,
-            copies=s.num_return_sequences,
-            alternatives=s.logprobs,
-        )
-
-    def _beams(self) -> Iterator[list[Row]]:
-        s = self.settings
-        firsts = self.rows[:: s.num_return_sequences]
-        so_far = self._so_far(range(len(self.prompts)), s.num_beams)
-        found = partial(beams.search, self.steps, self.rows, so_far, settings=s)
-        if self.phrases:
-            forced = [constrained.ForcedBeams(row, s.num_beams, s, self.stops, self.phrases) for row in firsts]
-            return found(forced, advance=partial(constrained.advance, filters=self.filters))
-        if s.num_beam_groups > 1:
-            size, numbers = s.num_beams // s.num_beam_groups, range(s.num_beam_groups)
-            groups = [diverse.Group(row, size, s, self.stops, number) for row in firsts for number in numbers]
-            return found(groups, advance=partial(diverse.advance, filters=self.filters, penalty=s.diversity_penalty))
-        sets = [beams.Beams(row, s.num_beams, s, self.stops) for row in firsts]
-        device = next(self.model.parameters()).device
-        pick = partial(beams.drawn, draw=Draw(device)) if s.sampled else beams.likeliest
-        return found(sets, advance=partial(beams.advance, filters=self.filters, pick=pick))
-
-    def _contrast(self) -> Iterator[list[Row]]:
-        s = self.settings
-        assert isinstance(self.steps, Observed)
-        assert s.penalty_alpha is not None
-        return contrast(
-            self.steps,
-            list(self.rows),
-            self._so_far(range(len(self.prompts)), 1),
-            filters=self.filters,
-            stops=self.stops,
-            alpha=s.penalty_alpha,
-            top_k=min(s.top_k, self.vocab),
-            alternatives=s.logprobs,
-        )
-
-    def _guessing(self, choose: Choose) -> Iterator[list[Row]]:
-        """One prompt after the other."""
-        s = self.settings
-        for row in self.rows:
-            if row.prompt:
-                self.steps = self._steps([row.prompt])
-            yield from speculate(
-                self.steps,
-                row,
-                self._so_far([row.prompt], 1),
-                guess=self._guess(row.prompt),
-                ahead=s.prompt_lookup_num_tokens or s.num_assistant_tokens,
-                filters=self.filters,
-                choose=choose,
-                stops=self.stops,
-                alternatives=s.logprobs,
-            )
-
-    def _guess(self, number: int) -> Guess:
+    def _request(self, number: int) -> Request:
+        s, prompt, rows = self.settings, self.prompts[number], self.rows[number]
         source = None if self.sources is None else self.sources[number]
-        if self.settings.assistant_model is None:
-            return alike(Lookup(source or []), self.model)
-        return alike(Draft(self.settings.assistant_model, self.filters, source), self.model)
+        form = form_of(s, self.writer, self.ends, begins=source is not None and len(prompt) == 1)
+        stops = Stops(self.ends, s, self.writer, prompt, form)
+        limit = len(prompt) + rows[0].room
+        read = None if source is None else torch.tensor([source], device=self.device)
+        filters = filters_of(s, self.ends, limit, self.vocab, read)
+        filters += [*([] if form is None else [form]), *drawing(s, self.ends)]
+        so_far = SoFar(Columns(torch.tensor([prompt], device=self.device)), len(prompt), number)
+        read_prompts, read_sources = [prompt], None if source is None else [source]
+        search = self._search(rows, stops, filters, so_far, source)
+        if s.guidance_scale != 1:
+            avoided = self.negative or (source or prompt)[-1:]
+            read_prompts = [prompt, avoided if source is None else prompt]
+            read_sources = None if source is None else [source, avoided]
+            search = partial(guided, search=search, scale=s.guidance_scale)
+        return Request(
+            read_prompts,
+            read_sources,
+            rows,
+            stops,
+            search,
+            shares=not s.speculative,
+            cancelled=self.cancelled,
+            prefix=self.prefix,
+            wants_prompt_logprobs=s.prompt_logprobs,
+        )
 
-    def _steps(self, numbers: Sequence[int]) -> Steps:
-        """The model on the prompts of these numbers."""
-        s = self.settings
-        asked = [self.prompts[number] for number in numbers]
-        sources = None if self.sources is None else [self.sources[number] for number in numbers]
-        sliding = self.prefix is None and not s.speculative  # else it goes back to what it may have forgotten
-        decoder = partial(Decoder, self.model, cache=s.use_cache, room=s.cache_room, sliding=sliding)
-        steps = decoder(asked, sources=sources, prefix=self.prefix)
-        if s.guidance_scale == 1:
-            return steps
-        avoided = [self.negative or text[-1:] for text in sources or asked]
-        others = decoder(avoided) if sources is None else decoder(asked, sources=avoided)
-        return Guided(steps, others, s.guidance_scale)
+    def _search(
+        self, rows: list[Row], stops: Stops, filters: list[Filter], so_far: SoFar, source: list[int] | None
+    ) -> Callable[[Scores], Search]:
+        """The one that settings ask for, of one prompt."""
+        s, row = self.settings, rows[0]
+        draw = Draw(self.device)
+        if s.num_beams > 1:
+            found = partial(beams.search, rows=rows, so_far=so_far, settings=s)
+            if self.phrases:
+                forced = [constrained.ForcedBeams(row, s.num_beams, s, stops, self.phrases)]
+                return partial(found, beams=forced, advance=partial(constrained.advance, filters=filters))
+            if s.num_beam_groups > 1:
+                size = s.num_beams // s.num_beam_groups
+                groups = [diverse.Group(row, size, s, stops) for _ in range(s.num_beam_groups)]
+                led = partial(diverse.advance, filters=filters, penalty=s.diversity_penalty)
+                return partial(found, beams=groups, advance=led)
+            pick = partial(beams.drawn, draw=draw) if s.sampled else beams.likeliest
+            plain = partial(beams.advance, filters=filters, pick=pick)
+            return partial(found, beams=[beams.Beams(row, s.num_beams, s, stops)], advance=plain)
+        common: dict[str, Any] = {
+            "so_far": so_far,
+            "filters": filters,
+            "stops": stops,
+            "alternatives": s.logprobs,
+        }
+        if s.penalty_alpha is not None:
+            return partial(contrast, row=row, alpha=s.penalty_alpha, top_k=min(s.top_k, self.vocab), **common)
+        choose = draw if s.sampled else likeliest
+        if not s.speculative:
+            return partial(sample, rows=rows, choose=choose, **common)
+        guess: Guess = Lookup(source or []) if s.assistant_model is None else Draft(s.assistant_model, filters, source)
+        ahead = s.prompt_lookup_num_tokens or s.num_assistant_tokens
+        return partial(speculate, row=row, choose=choose, guess=alike(guess, self.model), ahead=ahead, **common)
 
     def _check_sources(self) -> None:
         """Raises LimitExceeded for what the encoder does not take."""
@@ -282,7 +271,7 @@ class _Job:
             raise LimitExceeded(f"negative_prompt has {len(negative):,} tokens, more than the model takes; shorten it")
         if self.sources is not None:
             return negative
-        most = max(row.room for row in self.rows)
+        most = max(rows[0].room for rows in self.rows)
         room = self.model.config.max_tokens if s.cache_room is None else s.cache_room + 1
         if len(negative) + most > room:
             raise LimitExceeded(
@@ -305,24 +294,8 @@ class _Job:
                 "penalty_alpha compares with all of the prompt, of which a prefix holds a part; choose one"
             )
 
-    def _filters(self) -> list[Filter]:
-        device = next(self.model.parameters()).device
-        rooms = {row.prompt: row.room for row in self.rows}
-        lengths = torch.tensor([len(prompt) + rooms[i] for i, prompt in enumerate(self.prompts)], device=device)
-        sources = None if self.sources is None else _table(self.sources, device)
-        made = filters_of(self.settings, self.ends, lengths, self.vocab, sources)
-        if self.form is not None:
-            made.append(self.form)
-        return made + drawing(self.settings, self.ends)
-
-    def _so_far(self, numbers: Sequence[int], copies: int) -> SoFar:
-        """The prompts of these numbers."""
-        device = next(self.model.parameters()).device
-        tokens = _table([self.prompts[number] for number in numbers], device).repeat_interleave(copies, 0)
-        return SoFar(tokens, tokens.shape[1], torch.tensor(numbers, device=device).repeat_interleave(copies))
-
-    def _rows(self) -> list[Row]:
-        """What each sequence may have. Raises LimitExceeded for what does not fit into the model."""
+    def _rows(self) -> list[list[Row]]:
+        """What each sequence of each prompt may have. Raises LimitExceeded for what does not fit into the model."""
         s, context = self.settings, self.model.config.max_target_tokens
         if s.sampled and s.num_beams > 1 and (drawn := s.num_beams * self.vocab) > limits.DRAWN:
             raise LimitExceeded(f"{s.num_beams} beams draw from {drawn:,} tokens, over {limits.DRAWN:,}; take fewer")
@@ -355,18 +328,13 @@ class _Job:
             fed = len(prompt) + most - (s.penalty_alpha is None)  # the last token is, where it is chosen by that
             if s.cache_room is not None and fed > s.cache_room:
                 raise LimitExceeded(f"prompt {number} takes {fed:,} tokens of cache, cache_room is {s.cache_room:,}")
-            rows += [
-                Row(number, i, most, seed=seeds[number * s.num_return_sequences + i] if seeds else None)
-                for i in range(s.num_return_sequences)
-            ]
+            rows.append(
+                [
+                    Row(number, i, most, seed=seeds[number * s.num_return_sequences + i] if seeds else None)
+                    for i in range(s.num_return_sequences)
+                ]
+            )
         return rows
-
-
-def _table(texts: Sequence[Sequence[int]], device: torch.device) -> torch.Tensor:
-    """(N, S) of their ids, NONE left of those that are shorter."""
-    width = max(map(len, texts))
-    filled = [[NONE] * (width - len(text)) + list(text) for text in texts]
-    return torch.tensor(filled, dtype=torch.int64, device=device)
 
 
 def _seeds(s: Settings, count: int) -> list[int]:
@@ -399,20 +367,7 @@ def _ends(model: Network, s: Settings) -> list[int]:
 
 
 def beginning(model: Network, s: Settings) -> list[int]:
-    """The ids that every target of an encoder–decoder begins with."""
-    start: Any = s.decoder_start_token_id
-    if start is None:
-        raw = model.config.to_hf()
-        start = raw.get("decoder_start_token_id", raw.get("bos_token_id"))
-    begin = list(s.decoder_input_ids or [])
-    if start is None and not begin:
-        raise InvalidInput("the checkpoint does not say what a target begins with; give decoder_start_token_id")
-    if start is not None and begin[:1] != [start]:
-        begin = [start, *begin]
-    for token in begin:
-        if type(token) is not int or not 0 <= token < model.config.target_vocab_size:
-            raise InvalidInput(
-                f"a target begins with {show(repr(token))}, wanted 0 to {model.config.target_vocab_size - 1}; give "
-                "decoder_start_token_id"
-            )
-    return begin
+    """The ids that every target of an encoder–decoder begins with. Raises what `target_start` raises."""
+    start = s.decoder_start_token_id
+    start = configured_start(model.config.to_hf()) if start is None else start
+    return target_start(start, model.config.target_vocab_size, s.decoder_input_ids or [])

@@ -1,7 +1,7 @@
 """What changes the scores of the next token before one is chosen: small functions `filter(logits, so_far) -> logits`.
 
-Each depends on the tokens so far and on nothing else, so that sampling, beams and guessing ahead share them, and a row
-of a batch gets what it would get alone. Scores that are ruled out are -inf.
+Each depends on the tokens so far and on nothing else, so that sampling, beams and guessing ahead share them. They are
+those of one request, whose rows all go on from one prompt. Scores that are ruled out are -inf.
 
 Shapes: N rows, S tokens so far, V vocabulary.
 """
@@ -10,48 +10,54 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from triarch.errors import InvalidInput, TriarchError, show
+from triarch.errors import InvalidInput, show
+from triarch.generation.inference import Columns
+from triarch.generation.inference import NotFinite as NotFinite
 from triarch.generation.settings import Settings
 
-NONE = -1  # in SoFar.tokens: left of a prompt that is shorter than others
+NONE = -1  # no token
 NEVER = -math.inf
 
 
-@dataclass(frozen=True)
 class SoFar:
-    """The tokens of each row up to now."""
+    """The tokens of each row up to now: those of the prompt, and the new ones."""
 
-    tokens: Tensor  # (N, S) int64, NONE left of each prompt
-    start: int  # the column in which the new tokens begin
-    prompts: Tensor  # (N,) number of the prompt that each row continues
+    def __init__(self, columns: Columns, start: int, prompt: int = 0):
+        """`start`: tokens of the prompt; `prompt`: its number among those of a call."""
+        self.tokens, self.start, self.prompt = columns.ids, start, prompt  # (N, S) int64
+        self._columns = columns
 
     @property
     def new(self) -> Tensor:
         return self.tokens[:, self.start :]
 
     @property
-    def steps(self) -> int:
-        """New tokens of each row."""
-        return self.tokens.shape[1] - self.start
+    def length(self) -> int:
+        """Tokens of each row, those of the prompt included."""
+        return self.tokens.shape[1]
 
     @property
-    def lengths(self) -> Tensor:
-        """(N,) tokens of each row, those of its prompt included."""
-        return (self.tokens != NONE).sum(1)
+    def steps(self) -> int:
+        """New tokens of each row."""
+        return self.length - self.start
 
-    def plus(self, tokens: Tensor) -> SoFar:
-        """With one more token (N,), or several (N, T), a row."""
-        return SoFar(torch.cat([self.tokens, tokens.view(len(self.tokens), -1)], 1), self.start, self.prompts)
+    def plus(self, tokens: Sequence[int]) -> SoFar:
+        """With one more token a row."""
+        # Whoever goes on from an earlier point than the columns have come to gets columns of their own
+        columns = self._columns if self._columns.ids.shape[1] == self.length else Columns(self.tokens)
+        columns.add(self.tokens.new_tensor(tokens)[:, None])
+        return SoFar(columns, self.start, self.prompt)
 
-    def select(self, rows: Tensor) -> SoFar:
-        return SoFar(self.tokens[rows], self.start, self.prompts[rows])
+    def select(self, rows: Sequence[int]) -> SoFar:
+        if [*rows] == [*range(len(self.tokens))]:
+            return self
+        return SoFar(Columns(self.tokens[[*rows]]), self.start, self.prompt)
 
 
 Filter = Callable[[Tensor, SoFar], Tensor]
@@ -72,24 +78,13 @@ def filtered(filters: Sequence[Filter], scores: Tensor, so_far: SoFar) -> Tensor
     return scores
 
 
-def check_finite(logits: Tensor) -> None:
-    """Raises NotFinite for scores that are NaN or infinite: what would be chosen from them is arbitrary."""
-    if not bool(logits.isfinite().all()):
-        raise NotFinite("the model gave scores that are not finite; load it with dtype='float32', or check its weights")
-
-
-class NotFinite(TriarchError):
-    """The model's own scores are NaN or infinite."""
-
-
 def filters_of(
-    settings: Settings, ends: list[int], limits: Tensor, vocab: int, sources: Tensor | None = None
+    settings: Settings, ends: list[int], limit: int, vocab: int, source: Tensor | None = None
 ) -> list[Filter]:
     """The filters that settings ask for, in the order of the reference.
 
-    `ends`: tokens that end a sequence; `limits` (prompts,): the length, prompt included, at which each is cut off;
-    `sources` (prompts, S): what an encoder read, NONE where one is shorter. Raises InvalidInput for ids outside of the
-    vocabulary.
+    `ends`: tokens that end a sequence; `limit`: the length, prompt included, at which it is cut off; `source` (1, S):
+    what an encoder read. Raises InvalidInput for ids outside of the vocabulary.
     """
     s, made = settings, list[Filter]()
     for what, ids in _named_ids(s):
@@ -99,16 +94,16 @@ def filters_of(
     bias = [([token], value) for token, value in s.logit_bias.items()] + [_bias(entry) for entry in s.sequence_bias]
     if bias:
         made.append(partial(sequence_bias, bias=bias))
-    if sources is not None and s.encoder_repetition_penalty != 1:
-        made.append(partial(source_repetition, sources=sources, factor=s.encoder_repetition_penalty))
+    if source is not None and s.encoder_repetition_penalty != 1:
+        made.append(partial(source_repetition, source=source, factor=s.encoder_repetition_penalty))
     if s.repetition_penalty != 1:
         made.append(partial(repetition, penalty=s.repetition_penalty))
     if s.presence_penalty or s.frequency_penalty:
         made.append(partial(occurrence, presence=s.presence_penalty, frequency=s.frequency_penalty))
     if s.no_repeat_ngram_size:
         made.append(partial(no_repeat, size=s.no_repeat_ngram_size))
-    if sources is not None and s.encoder_no_repeat_ngram_size:
-        made.append(partial(no_repeat_of_source, sources=sources, size=s.encoder_no_repeat_ngram_size))
+    if source is not None and s.encoder_no_repeat_ngram_size:
+        made.append(partial(no_repeat_of_source, source=source, size=s.encoder_no_repeat_ngram_size))
     if s.bad_words_ids:
         alone = [[token] for token in ends]  # no bad words, as in the reference; suppress_tokens rules them out
         made.append(partial(sequence_bias, bias=[(word, NEVER) for word in s.bad_words_ids if word not in alone]))
@@ -120,14 +115,14 @@ def filters_of(
         made.append(partial(forced_first, token=s.forced_bos_token_id))
     if s.forced_eos_token_id is not None:
         forced = s.forced_eos_token_id
-        made.append(partial(forced_last, tokens=[forced] if isinstance(forced, int) else list(forced), limits=limits))
+        made.append(partial(forced_last, tokens=[forced] if isinstance(forced, int) else list(forced), limit=limit))
     if s.exponential_decay_length_penalty is not None and ends:
         start, factor = s.exponential_decay_length_penalty
         made.append(partial(hurry, ends=ends, start=int(start), factor=factor))
     if s.suppress_tokens:
         made.append(partial(suppress, tokens=list(s.suppress_tokens)))
     if s.begin_suppress_tokens:
-        first = int(sources is not None and s.forced_bos_token_id is not None)
+        first = int(source is not None and s.forced_bos_token_id is not None)
         made.append(partial(suppress_first, tokens=list(s.begin_suppress_tokens), first=first))
     return made
 
@@ -164,9 +159,9 @@ def repetition(logits: Tensor, so_far: SoFar, *, penalty: float) -> Tensor:
     return _lowered(logits, so_far.tokens, penalty)
 
 
-def source_repetition(logits: Tensor, so_far: SoFar, *, sources: Tensor, factor: float) -> Tensor:
+def source_repetition(logits: Tensor, _: SoFar, *, source: Tensor, factor: float) -> Tensor:
     """The other way round for tokens of the source: above 1 it keeps to them."""
-    return _lowered(logits, sources[so_far.prompts], 1 / factor)
+    return _lowered(logits, source.expand(len(logits), -1), 1 / factor)
 
 
 def occurrence(logits: Tensor, so_far: SoFar, *, presence: float, frequency: float) -> Tensor:
@@ -181,9 +176,9 @@ def no_repeat(logits: Tensor, so_far: SoFar, *, size: int) -> Tensor:
     return _without(logits, so_far.tokens, so_far.tokens, size)
 
 
-def no_repeat_of_source(logits: Tensor, so_far: SoFar, *, sources: Tensor, size: int) -> Tensor:
+def no_repeat_of_source(logits: Tensor, so_far: SoFar, *, source: Tensor, size: int) -> Tensor:
     """No token that would complete a sequence of `size` tokens of the source."""
-    return _without(logits, so_far.tokens, sources[so_far.prompts], size)
+    return _without(logits, so_far.tokens, source.expand(len(logits), -1), size)
 
 
 def sequence_bias(logits: Tensor, so_far: SoFar, *, bias: Sequence[tuple[Sequence[int], float]]) -> Tensor:
@@ -201,16 +196,13 @@ def sequence_bias(logits: Tensor, so_far: SoFar, *, bias: Sequence[tuple[Sequenc
 
 def not_before(logits: Tensor, so_far: SoFar, *, ends: list[int], length: int, new: int) -> Tensor:
     """No end before a row has so many tokens, and so many new ones."""
-    early = so_far.lengths < length
-    if so_far.steps < new:
-        early = torch.ones_like(early)
-    return _masked(logits, early, ends)
+    return _masked(logits, ends) if so_far.length < length or so_far.steps < new else logits
 
 
 def only_allowed(logits: Tensor, so_far: SoFar, *, allowed: Callable[[int, Tensor], Any]) -> Tensor:
     kept = torch.zeros_like(logits, dtype=torch.bool)
-    for row, (prompt, tokens) in enumerate(zip(so_far.prompts.tolist(), so_far.tokens, strict=True)):
-        ids = allowed(prompt, tokens[tokens != NONE])
+    for row, tokens in enumerate(so_far.tokens):
+        ids = allowed(so_far.prompt, tokens.clone())
         if not isinstance(ids, Iterable):
             raise InvalidInput(f"prefix_allowed_tokens_fn gives {show(repr(ids))}, wanted a list of ids")
         ids = list(ids)
@@ -222,11 +214,11 @@ def only_allowed(logits: Tensor, so_far: SoFar, *, allowed: Callable[[int, Tenso
 
 
 def forced_first(logits: Tensor, so_far: SoFar, *, token: int) -> Tensor:
-    return _only(logits, so_far.lengths == 1, [token])
+    return _only(logits, [token]) if so_far.length == 1 else logits
 
 
-def forced_last(logits: Tensor, so_far: SoFar, *, tokens: list[int], limits: Tensor) -> Tensor:
-    return _only(logits, so_far.lengths == limits[so_far.prompts] - 1, tokens)
+def forced_last(logits: Tensor, so_far: SoFar, *, tokens: list[int], limit: int) -> Tensor:
+    return _only(logits, tokens) if so_far.length == limit - 1 else logits
 
 
 def hurry(logits: Tensor, so_far: SoFar, *, ends: list[int], start: int, factor: float) -> Tensor:
@@ -241,12 +233,12 @@ def hurry(logits: Tensor, so_far: SoFar, *, ends: list[int], start: int, factor:
 
 
 def suppress(logits: Tensor, so_far: SoFar, *, tokens: list[int]) -> Tensor:
-    return _masked(logits, None, tokens)
+    return _masked(logits, tokens)
 
 
 def suppress_first(logits: Tensor, so_far: SoFar, *, tokens: list[int], first: int) -> Tensor:
     """`first`: new tokens before the one that is the first to be chosen."""
-    return _masked(logits, None, tokens) if so_far.steps == first else logits
+    return _masked(logits, tokens) if so_far.steps == first else logits
 
 
 # What is drawn from
@@ -309,8 +301,8 @@ def normalize(logits: Tensor, _: SoFar) -> Tensor:
 
 def _lowered(logits: Tensor, tokens: Tensor, penalty: float) -> Tensor:
     """The scores of the tokens (N, S): positive ones divided, negative ones multiplied."""
-    occurred = _counts(tokens, logits.shape[1]) > 0
-    return torch.where(occurred, torch.where(logits < 0, logits * penalty, logits / penalty), logits)
+    theirs = logits.gather(1, tokens)
+    return logits.scatter(1, tokens, torch.where(theirs < 0, theirs * penalty, theirs / penalty))
 
 
 def _without(logits: Tensor, tokens: Tensor, others: Tensor, size: int) -> Tensor:
@@ -319,7 +311,7 @@ def _without(logits: Tensor, tokens: Tensor, others: Tensor, size: int) -> Tenso
         return logits
     windows = others.unfold(1, size, 1)  # (N, S - size + 1, size)
     tail = tokens[:, tokens.shape[1] - size + 1 :]  # (N, size - 1)
-    again = (windows[..., :-1] == tail[:, None]).all(-1) & (windows != NONE).all(-1)
+    again = (windows[..., :-1] == tail[:, None]).all(-1)
     last = windows[..., -1].where(again, NONE)
     return logits.masked_fill(_counts(last, logits.shape[1]) > 0, NEVER)
 
@@ -336,17 +328,17 @@ def _drop(logits: Tensor, dropped: Tensor, least: int) -> Tensor:
     return logits.masked_fill(dropped.scatter(1, kept, False), NEVER)
 
 
-def _masked(logits: Tensor, rows: Tensor | None, tokens: list[int]) -> Tensor:
+def _masked(logits: Tensor, tokens: list[int]) -> Tensor:
     masked = logits.clone()
     masked[:, tokens] = NEVER
-    return masked if rows is None else torch.where(rows[:, None], masked, logits)
+    return masked
 
 
-def _only(logits: Tensor, rows: Tensor, tokens: list[int]) -> Tensor:
-    """In these rows one of the tokens, each as likely."""
+def _only(logits: Tensor, tokens: list[int]) -> Tensor:
+    """One of the tokens, each as likely."""
     only = torch.full_like(logits, NEVER)
     only[:, tokens] = 0.0
-    return torch.where(rows[:, None], only, logits)
+    return only
 
 
 def _named_ids(s: Settings) -> list[tuple[str, list[int]]]:

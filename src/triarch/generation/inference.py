@@ -1,6 +1,6 @@
-"""A model that is fed tokens and gives the scores of the next ones; what it has seen stays in its cache.
+"""The rows that a model goes on with: what it has read of each, and the scores of what may follow.
 
-Shapes: N rows, T tokens fed, S tokens seen, V vocabulary.
+Shapes: N rows, T tokens fed, S columns seen, V vocabulary, D hidden size.
 """
 
 from __future__ import annotations
@@ -8,12 +8,12 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from triarch.errors import InvalidInput
+from triarch.errors import InvalidInput, TriarchError
 from triarch.family import EncoderDecoder, Network
 from triarch.layers.cache import Cache
 from triarch.layers.source import Source
@@ -21,32 +21,61 @@ from triarch.layers.source import Source
 CHUNK = 512  # tokens of a prompt whose scores of words are formed at once
 
 
-class Steps(Protocol):
-    """What a search needs of a model."""
+class NotFinite(TriarchError):
+    """The model's own scores are NaN or infinite: what would be chosen from them is arbitrary."""
 
-    def start(self, copies: int) -> Tensor:
-        """Read the prompts -> scores (N, V) of the next token, `copies` rows for each prompt."""
-
-    def feed(self, tokens: Tensor) -> Tensor:
-        """(N, T) tokens that follow -> scores (N, T, V), after each of them."""
-
-    def select(self, rows: Tensor) -> None:
-        """Go on with these rows, in this order."""
-
-    def crop(self, length: int) -> None:
-        """Forget the tokens from `length` on, counted as columns of the padded prompts and what was fed."""
-
-    @property
-    def length(self) -> int:
-        """Tokens seen, padding included."""
+    def __init__(self) -> None:
+        super().__init__(
+            "the model gave scores that are not finite; load it with dtype='float32', or check its weights"
+        )
 
 
-@runtime_checkable
-class Observed(Steps, Protocol):
-    """Shows what the scores are read off, too."""
+class Columns:
+    """(N, S) ids that grow by columns; room for them doubles, so that a column moves none of those before it."""
 
-    def states(self) -> Tensor:
-        """(N, T, D) of the tokens that were read last, N prompts or rows as they were then."""
+    def __init__(self, ids: Tensor):
+        self.ids = self._stored = ids
+
+    def add(self, ids: Tensor) -> None:
+        begin, end = self.ids.shape[1], self.ids.shape[1] + ids.shape[1]
+        if end > self._stored.shape[1]:
+            stored = ids.new_empty(len(ids), 2 * end)
+            stored[:, :begin] = self.ids
+            self._stored = stored
+        self._stored[:, begin:end] = ids
+        self.ids = self._stored[:, :end]
+
+
+class Scores:
+    """What a search is handed: of each row, the scores of the next token after each of the tokens that it fed."""
+
+    def __init__(self, logits: Tensor, states: Tensor | None = None):
+        """`logits` (N, T, V); `states` (N, S, D): what the scores are read off, of all tokens of a prompt."""
+        self.logits, self.states = logits, states
+        self.finite: list[list[bool]] = logits.isfinite().all(-1).tolist()
+        self.best: list[list[int]] = logits.argmax(-1).tolist()
+
+    def of(self, begin: int, end: int, padding: int = 0) -> Scores:
+        """Those of some of the rows."""
+        made = copy.copy(self)
+        made.logits, made.finite, made.best = self.logits[begin:end], self.finite[begin:end], self.best[begin:end]
+        made.states = None if self.states is None else self.states[begin:end, padding:]
+        return made
+
+    def after(self, place: int = 0) -> Tensor:
+        """(N, V) after the fed token of that number. Raises NotFinite."""
+        if not all(row[place] for row in self.finite):
+            raise NotFinite
+        return self.logits[:, place]
+
+
+@dataclass(frozen=True)
+class Ask:
+    """What a search asks for: the scores after more tokens of its rows."""
+
+    rows: list[int]  # the rows that it goes on with, as numbers of those that it had: some may occur again, or not
+    tokens: list[list[int]]  # what each of them is fed
+    forget: int = 0  # tokens to be forgotten before, of those fed last
 
 
 @dataclass
@@ -61,7 +90,7 @@ class Prefix:
 
 
 class Decoder:
-    """A model on a batch of prompts, padded on the left: a decoder alone, or one that looks at a source of each."""
+    """A model on rows that are padded on the left: a decoder alone, or one that looks at a source of each."""
 
     def __init__(
         self,
@@ -74,24 +103,36 @@ class Decoder:
         sliding: bool = True,
         prefix: Prefix | None = None,
     ):
-        self.model, self.sources = model, sources
-        # (N, S) all that was seen, and where it is no padding
-        self.tokens, self.mask = padded(prompts, next(model.parameters()).device, left=True)
-        self.cache = Cache(room=room, sliding=sliding) if cache else None
-        self.prompt = self.tokens.shape[1]
+        self.model, self.sources, self.cached = model, sources, cache
+        tokens, mask = padded(prompts, next(model.parameters()).device, left=True)
+        self.columns = Columns(tokens)  # all that was seen
+        padding = None if mask is None else (mask == 0).sum(1)
+        self.cache = Cache(room=room, sliding=sliding and cache, padding=padding)
+        self.prompt = tokens.shape[1]
         self.begin = 0  # columns of the prompts that the cache holds already
         self.last: Tensor | None = None  # (N, T, D) features of the tokens read last
         self.source: Source | None = None  # what the encoder made of the sources, once it has read them
         if prefix is not None:
             self._go_on(prefix, prompts[0])
 
-    def start(self, copies: int) -> Tensor:
+    @property
+    def tokens(self) -> Tensor:
+        return self.columns.ids
+
+    @property
+    def length(self) -> int:
+        """Columns seen."""
+        return self.tokens.shape[1]
+
+    @property
+    def padding(self) -> list[int]:
+        """Of each row."""
+        return [0] * len(self.tokens) if self.cache.padding is None else self.cache.padding.tolist()
+
+    def start(self) -> Tensor:
+        """Read the prompts -> scores (N, V) of the next token."""
         self.last = self._features(self.tokens[:, self.begin :])
-        logits = self._words(self.last[:, -1])
-        if copies > 1:
-            self.select(torch.arange(len(self.tokens), device=logits.device).repeat_interleave(copies))
-            logits = logits.repeat_interleave(copies, 0)
-        return logits
+        return self._words(self.last[:, -1])
 
     def prompt_logprobs(self) -> list[list[float]]:
         """Log-probability of each prompt's tokens but the first, of which nothing comes before. Reads the prompts."""
@@ -102,65 +143,61 @@ class Decoder:
             logs = self._words(x[:, begin:end]).float().log_softmax(-1)
             found.append(logs.gather(-1, self.tokens[:, begin + 1 : end + 1, None]).squeeze(-1))
         table = torch.cat(found, 1) if found else self.tokens.new_zeros(len(self.tokens), 0, dtype=torch.float32)
-        sizes = [self.tokens.shape[1]] * len(self.tokens) if self.mask is None else self.mask.sum(1).tolist()
-        return [
-            row[len(row) - (size - 1) :].tolist() if size > 1 else [] for row, size in zip(table, sizes, strict=True)
-        ]
+        return [row[padding:] for row, padding in zip(table.tolist(), self.padding, strict=True)]
 
     def feed(self, tokens: Tensor, real: Tensor | None = None) -> Tensor:
-        """As `Steps` has it; `real` (N, T) is 0 where a row has fewer tokens than others."""
-        if real is not None and self.mask is None:
-            self.mask = torch.ones_like(self.tokens)
-        self.tokens = torch.cat([self.tokens, tokens], 1)
-        if self.mask is not None:
-            self.mask = torch.cat([self.mask, torch.ones_like(tokens) if real is None else real], 1)
-        x = self._features(self.tokens if self.cache is None else tokens)
+        """(N, T) tokens that follow -> scores (N, T, V), after each of them.
+
+        `real` (N, T) is 0 where a row has fewer tokens than others; then nothing can be fed after them.
+        """
+        self.columns.add(tokens)
+        mask = None if real is None else torch.cat([self._mask(self.length - real.shape[1]), real], 1)
+        x = self._features(tokens if self.cached else self.tokens, mask)
         self.last = x[:, -tokens.shape[1] :]
         return self._words(self.last)
 
-    def states(self) -> Tensor:
-        assert self.last is not None
-        return self.last
-
-    def select(self, rows: Tensor) -> None:
-        if len(rows) == len(self.tokens) and bool((rows == torch.arange(len(rows), device=rows.device)).all()):
+    def select(self, rows: Sequence[int]) -> None:
+        """Go on with these rows, in this order."""
+        if [*rows] == [*range(len(self.tokens))]:
             return
-        self.tokens = self.tokens[rows]
-        self.mask = None if self.mask is None else self.mask[rows]
-        if self.cache is not None:
-            self.cache.select(rows)
+        kept = torch.tensor(rows, dtype=torch.int64, device=self.tokens.device)
+        cut = self.cache.select(kept)
+        self.columns = Columns(self.tokens[kept, cut:])
         if self.source is not None:
-            self.source.select(rows)
+            self.source.select(kept)
 
-    def branch(self, rows: Tensor) -> Decoder:
+    def branch(self, rows: Sequence[int]) -> Decoder:
         """These rows, to go on with apart from this decoder, which stays where it is."""
-        made = copy.copy(self)
-        made.tokens = self.tokens[rows]
-        made.mask = None if self.mask is None else self.mask[rows]
-        made.cache = None if self.cache is None else self.cache.branch(rows)
-        made.source = None if self.source is None else self.source.branch(rows)
+        made, kept = copy.copy(self), self.tokens.new_tensor(rows)
+        made.cache = self.cache.branch(kept)
+        made.columns = Columns(self.tokens[kept, min(self.padding[row] for row in rows) :])
+        if self.source is not None:
+            made.source = copy.copy(self.source)
+            made.source.select(kept)
         return made
 
+    def join(self, other: Decoder) -> None:
+        """Go on with the rows of another decoder, too, which come behind these. The other one is used up."""
+        width = max(self.length, other.length)
+        tables = [torch.nn.functional.pad(one.tokens, (width - one.length, 0)) for one in (self, other)]
+        padding = [width - one.length + place for one in (self, other) for place in one.padding]
+        self.columns = Columns(torch.cat(tables))
+        self.cache.join(other.cache, self.tokens.new_tensor(padding))
+        if self.source is not None and other.source is not None:
+            self.source.join(other.source)
+
     def crop(self, length: int) -> None:
-        self.tokens = self.tokens[:, :length]
-        self.mask = None if self.mask is None else self.mask[:, :length]
-        if self.cache is not None:
-            self.cache.crop(length)
+        """Forget the columns from `length` on."""
+        self.columns = Columns(self.tokens[:, :length])
+        self.cache.crop(length)
 
-    @property
-    def length(self) -> int:
-        return self.tokens.shape[1]
-
-    def leave(self, prefix: Prefix) -> None:
-        """Keep for the next call what was computed of the first row."""
-        assert self.cache is not None
-        if len(self.tokens) > 1:
-            self.select(torch.zeros(1, dtype=torch.int64, device=self.tokens.device))
-        prefix.ids, prefix.cache = self.tokens[0, : self.cache.length].tolist(), self.cache
+    def leave(self, prefix: Prefix, row: int) -> None:
+        """Keep for the next call what was computed of a row."""
+        one = self.branch([row])
+        prefix.ids, prefix.cache = one.tokens[0, : one.cache.length].tolist(), one.cache
         prefix.model, prefix.prompt = self.model, self.prompt
 
     def _go_on(self, prefix: Prefix, prompt: Sequence[int]) -> None:
-        assert self.cache is not None
         assert not self.cache.sliding
         if prefix.model not in (None, self.model):
             raise InvalidInput("the prefix was computed by another model; begin one for this model with Prefix()")
@@ -181,13 +218,21 @@ class Decoder:
             self.cache, self.begin = prefix.cache, common
         prefix.ids, prefix.cache = [], None  # until `leave`: a call that fails leaves nothing half done
 
-    def _features(self, tokens: Tensor) -> Tensor:
+    def _mask(self, columns: int) -> Tensor:
+        """(N, S) 1 for tokens, 0 for padding."""
+        index = torch.arange(columns, device=self.tokens.device)
+        return (index >= self.tokens.new_tensor(self.padding)[:, None]).long()
+
+    def _features(self, tokens: Tensor, mask: Tensor | None = None) -> Tensor:
+        cache = self.cache if self.cached else None
+        if cache is None and mask is None and self.cache.padding is not None:
+            mask = self._mask(self.length)
         if self.sources is None:
-            return self.model.features(tokens, self.mask, cache=self.cache)
+            return self.model.features(tokens, mask, cache=cache)
         assert isinstance(self.model, EncoderDecoder)
         if self.source is None:
             self.source = self.model.encode(*padded(self.sources, self.tokens.device, left=False))
-        return self.model.decode(tokens, self.source, self.mask, cache=self.cache)
+        return self.model.decode(tokens, self.source, mask, cache=cache)
 
     def _words(self, x: Tensor) -> Tensor:
         logits: Any = self.model.scores(x).logits

@@ -5,15 +5,16 @@ Shapes: N rows, V vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 
 import torch
 from torch import Tensor
 
-from triarch.generation.filters import Filter, SoFar, apply, check_finite
-from triarch.generation.inference import Steps
+from triarch.generation.filters import Filter, SoFar, apply
+from triarch.generation.inference import Ask, Scores
 from triarch.generation.rows import Row, Stops, note_logprobs
 
+Search = Generator[Ask, Scores, None]  # asks for the scores of its rows, is handed them, and ends with its rows
 Choose = Callable[[Tensor, Sequence[Row]], Tensor]  # scores (N, V) of these rows -> a token each, (N,)
 
 
@@ -27,7 +28,7 @@ class Draw:
 
     def __init__(self, device: torch.device):
         self.device = device
-        self.generators: dict[tuple[int, int], torch.Generator] = {}
+        self.generators: dict[int, torch.Generator] = {}  # by the number of the prompt's sequence
 
     def __call__(self, scores: Tensor, rows: Sequence[Row]) -> Tensor:
         probabilities = scores.softmax(-1)
@@ -38,61 +39,64 @@ class Draw:
         return torch.cat(drawn)
 
     def generator(self, row: Row) -> torch.Generator:
-        key = row.prompt, row.sample
-        if key not in self.generators:
+        if row.sample not in self.generators:
             assert row.seed is not None
-            self.generators[key] = torch.Generator(self.device).manual_seed(row.seed)
-        return self.generators[key]
+            self.generators[row.sample] = torch.Generator(self.device).manual_seed(row.seed)
+        return self.generators[row.sample]
 
 
 def sample(
-    steps: Steps,
+    scores: Scores,
     rows: list[Row],
     so_far: SoFar,
     *,
     filters: Sequence[Filter],
     choose: Choose,
     stops: Stops,
-    copies: int,
     alternatives: int | None,
-) -> Iterator[list[Row]]:
-    """Give every row one more token, and yield those that got one, until all have a reason to end."""
-    logits = steps.start(copies)
-    while rows:
-        tokens = choose_next(rows, logits, so_far, filters, choose, stops, alternatives)
-        yield rows
+) -> Search:
+    """Give every row one more token, again and again, until all have a reason to end. All begin with one prompt."""
+    places = [0] * len(rows)  # of the rows among those that scores are of
+    so_far = so_far.select(places)
+    while True:
+        tokens = choose_next(rows, scores, places, so_far, filters, choose, stops, alternatives)
         alive = [i for i, row in enumerate(rows) if row.reason is None]
         if not alive:
             return
-        so_far = so_far.plus(tokens)
-        if len(alive) < len(rows):
-            kept = torch.tensor(alive, device=tokens.device)
-            rows, tokens, so_far = [rows[i] for i in alive], tokens[kept], so_far.select(kept)
-            steps.select(kept)
-        logits = steps.feed(tokens[:, None])[:, -1]
+        so_far = so_far.select(alive).plus([tokens[i] for i in alive])
+        asked = Ask([places[i] for i in alive], [[tokens[i]] for i in alive])
+        rows, places = [rows[i] for i in alive], [*range(len(alive))]
+        scores = yield asked
 
 
 def choose_next(
     rows: list[Row],
-    logits: Tensor,
+    scores: Scores,
+    places: Sequence[int],
     so_far: SoFar,
     filters: Sequence[Filter],
     choose: Choose,
     stops: Stops,
     alternatives: int | None,
-) -> Tensor:
-    """Give every row the token (N,) that is chosen from the model's scores (N, V), and see whether it is the last."""
-    check_finite(logits)
-    tokens = choose(apply(filters, logits, so_far), rows)
+    after: int = 0,
+) -> list[int]:
+    """Give every row the token that is chosen from the scores of its place, and see whether it is the last."""
+    logits = scores.after(after)
+    if choose is likeliest and not filters:  # found for all rows of a batch at once
+        tokens = [scores.best[place][after] for place in places]
+    else:
+        logits = logits if [*places] == [*range(len(logits))] else logits[[*places]]
+        tokens = choose(apply(filters, logits, so_far), rows).tolist()
+    if alternatives is not None and len(logits) != len(rows):
+        logits = logits[[*places]]
     take(rows, logits, tokens, stops, alternatives)
     return tokens
 
 
-def take(rows: list[Row], logits: Tensor, tokens: Tensor, stops: Stops, alternatives: int | None) -> None:
-    """Give every row its token of (N,), with what the scores (N, V) say of it, and see whether it is the last."""
-    chosen: list[int] = tokens.tolist()
+def take(rows: list[Row], logits: Tensor, tokens: Sequence[int], stops: Stops, alternatives: int | None) -> None:
+    """Give every row its token, with what the scores (N, V) say of it, and see whether it is the last."""
     if alternatives is not None:
-        note_logprobs(rows, logits, chosen, alternatives)
-    for row, token in zip(rows, chosen, strict=True):
+        note_logprobs(rows, logits, tokens, alternatives)
+    for row, token in zip(rows, tokens, strict=True):
         row.ids.append(token)
         stops.check(row)

@@ -17,8 +17,7 @@ from torch import Tensor
 from triarch.errors import InvalidInput, LimitExceeded, Unsupported
 from triarch.family import Network
 from triarch.generation import prompts as given
-from triarch.generation.filters import check_finite
-from triarch.generation.inference import Decoder
+from triarch.generation.inference import Decoder, NotFinite, Scores
 from triarch.kinds import NextWordScores
 
 ROW_TOKENS = 4096  # of prompts and continuations that are worked on at once, each with the cache of its prompt
@@ -80,9 +79,7 @@ def score_ids(
         raise Unsupported(f"{model.architecture} does not score next words; choose a checkpoint that generates")
     _check(model, prompts, continuations)
     decoder = Decoder(model, prompts)
-    first = decoder.start(1)  # (N, V)
-    check_finite(first)
-    first = first.float().log_softmax(-1)
+    first = Scores(decoder.start()[:, None]).after().float().log_softmax(-1)  # (N, V)
     pairs = [(n, c) for n, texts in enumerate(continuations) for c in range(len(texts))]
     pairs.sort(key=lambda pair: -len(continuations[pair[0]][pair[1]]))
     found: dict[tuple[int, int], Likelihood] = {}
@@ -91,13 +88,14 @@ def score_ids(
         count = max(1, ROW_TOKENS // (decoder.length + longest))
         batch, pairs = pairs[:count], pairs[count:]
         ids = [list(continuations[n][c]) for n, c in batch]
-        rows = torch.tensor([n for n, _ in batch], device=first.device)
-        for pair, tokens, logprobs in zip(batch, ids, _logprobs(decoder, first, rows, ids), strict=True):
+        for pair, tokens, logprobs in zip(
+            batch, ids, _logprobs(decoder, first, [n for n, _ in batch], ids), strict=True
+        ):
             found[pair] = Likelihood(tokens, logprobs)
     return [[found[n, c] for c in range(len(texts))] for n, texts in enumerate(continuations)]
 
 
-def _logprobs(decoder: Decoder, first: Tensor, rows: Tensor, ids: list[list[int]]) -> list[list[float]]:
+def _logprobs(decoder: Decoder, first: Tensor, rows: list[int], ids: list[list[int]]) -> list[list[float]]:
     """Of the tokens of continuations, whose prompts are the `rows` (C,) of the decoder."""
     width = max(map(len, ids))
     tokens = torch.tensor([[*one, *[0] * (width - len(one))] for one in ids], device=first.device)  # (C, T)
@@ -106,7 +104,8 @@ def _logprobs(decoder: Decoder, first: Tensor, rows: Tensor, ids: list[list[int]
         # What stands right of a shorter one is padding, or it would take positions
         real = torch.tensor([[1] * len(one) + [0] * (width - len(one)) for one in ids], device=first.device)
         logits = decoder.branch(rows).feed(tokens[:, :-1], real[:, :-1])  # (C, T - 1, V)
-        check_finite(logits)
+        if not bool(logits.isfinite().all()):
+            raise NotFinite
         later = logits.float().log_softmax(-1).gather(2, tokens[:, 1:, None]).squeeze(2)
         logs = torch.cat([logs, later], 1)
     return [row[: len(one)] for row, one in zip(logs.tolist(), ids, strict=True)]

@@ -8,16 +8,16 @@ Shapes: V vocabulary, G guesses.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 
 from triarch.errors import InvalidInput, show
 from triarch.family import Network
 from triarch.generation.filters import Filter, SoFar, apply
-from triarch.generation.inference import Decoder, Steps
+from triarch.generation.inference import Ask, Decoder, Scores
 from triarch.generation.rows import Row, Stops
-from triarch.generation.sampling import Choose, choose_next
+from triarch.generation.sampling import Choose, Search, choose_next
 
 LONGEST = 3  # tokens that are looked up together
 
@@ -32,12 +32,13 @@ class Lookup:
 
     def __init__(self, source: Sequence[int] = ()) -> None:
         """`source`: what an encoder read, where a target may have its words from."""
-        self.source = list(source)
+        self.tokens, self.source = list(source), len(source)  # and all that was chosen since
         self.after: dict[tuple[int, ...], int] = {}  # few tokens -> where the token after them stood last
         self.read = 0  # tokens whose place is known
 
     def __call__(self, so_far: SoFar, most: int) -> list[int]:
-        tokens: list[int] = self.source + so_far.tokens[0].tolist()
+        self.tokens += so_far.tokens[0, len(self.tokens) - self.source :].tolist()
+        tokens = self.tokens
         for place in range(self.read, len(tokens)):
             for size in range(1, min(LONGEST, place) + 1):
                 self.after[tuple(tokens[place - size : place])] = place
@@ -55,35 +56,40 @@ class Draft:
     def __init__(self, model: Network, filters: Sequence[Filter], source: list[int] | None = None):
         self.model, self.filters, self.sources = model, filters, None if source is None else [source]
         self.steps: Decoder | None = None
+        self.known = 0  # tokens that it has read of those that were chosen
 
     def __call__(self, so_far: SoFar, most: int) -> list[int]:
-        tokens: list[int] = so_far.tokens[0].tolist()
-        most = min(most, self.model.config.max_target_tokens - len(tokens))
+        most = min(most, self.model.config.max_target_tokens - so_far.length)
         guesses: list[int] = []
         if most < 1:
             return guesses
-        logits = self._read(tokens)
+        logits = self._read(so_far.tokens)
         device = so_far.tokens.device
         try:
             while True:
-                token = apply(self.filters, logits.to(device), so_far).argmax(-1)
-                guesses.append(int(token))
+                token = int(apply(self.filters, logits.to(device), so_far).argmax(-1))
+                guesses.append(token)
                 if len(guesses) == most:
                     return guesses
-                so_far = so_far.plus(token)
-                logits = self._feed([int(token)])
+                so_far = so_far.plus([token])
+                logits = self._feed([token])
         except InvalidInput:  # it ran into a dead end, which the model may not
             return guesses
 
-    def _read(self, tokens: list[int]) -> torch.Tensor:
-        """Scores (1, V) after these tokens, of which the first ones may have been read before."""
+    def _read(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Scores (1, V) after these tokens (1, S), of which those that were chosen before have been read."""
         if self.steps is None:
-            self.steps = Decoder(self.model, [tokens], sources=self.sources, sliding=False)
-            return self.steps.start(1)
-        pairs = zip(tokens[:-1], self.steps.tokens[0].tolist(), strict=False)
-        known = next((i for i, (ours, theirs) in enumerate(pairs) if ours != theirs), None)
-        self.steps.crop(min(len(tokens) - 1, self.steps.length) if known is None else known)
-        return self._feed(tokens[self.steps.length :])
+            self.steps = Decoder(self.model, tokens.tolist(), sources=self.sources, sliding=False)
+            logits = self.steps.start()
+        else:
+            mine: list[int] = self.steps.tokens[0, self.known :].tolist()
+            chosen: list[int] = tokens[0, self.known :].tolist()
+            same = next((i for i, (a, b) in enumerate(zip(chosen[:-1], mine, strict=False)) if a != b), None)
+            same = min(len(chosen) - 1, len(mine)) if same is None else same
+            self.steps.crop(self.known + same)
+            logits = self._feed(chosen[same:])
+        self.known = tokens.shape[1]
+        return logits
 
     def _feed(self, tokens: list[int]) -> torch.Tensor:
         assert self.steps is not None
@@ -94,7 +100,7 @@ def alike(guess: Guess, model: Network) -> Guess:
     """No more guesses than the model reads together as it would one by one."""
 
     def fewer(so_far: SoFar, most: int) -> list[int]:
-        length = so_far.tokens.shape[1]
+        length = so_far.length
         while most > 0 and model.reads_as(length + most) != model.reads_as(length):
             most -= 1
         return guess(so_far, most) if most > 0 else []
@@ -116,7 +122,7 @@ def check_draft(model: Network, draft: object) -> None:
 
 
 def speculate(
-    steps: Steps,
+    scores: Scores,
     row: Row,
     so_far: SoFar,
     *,
@@ -126,19 +132,18 @@ def speculate(
     choose: Choose,
     stops: Stops,
     alternatives: int | None,
-) -> Iterator[list[Row]]:
-    """Give one row its tokens, as `sample` does, but with up to `ahead` guesses a pass; yield it after each pass."""
-    logits, guesses = steps.start(1)[:, None], list[int]()  # (1, 1 + G, V)
+) -> Search:
+    """Give one row its tokens, as `sample` does, but with up to `ahead` guesses a pass."""
+    guesses = list[int]()
     while True:
         for place in range(1 + len(guesses)):
-            token = choose_next([row], logits[:, place], so_far, filters, choose, stops, alternatives)
-            so_far = so_far.plus(token)
-            if row.reason is not None or row.ids[-1:] != guesses[place : place + 1]:
+            (token,) = choose_next([row], scores, [0], so_far, filters, choose, stops, alternatives, place)
+            so_far = so_far.plus([token])
+            if row.reason is not None or [token] != guesses[place : place + 1]:
                 break
             row.guessed += 1
-        yield [row]
         if row.reason is not None:
             return
-        steps.crop(so_far.tokens.shape[1] - 1)  # what was guessed wrong; the last token is yet to be fed
+        wrong = len(guesses) - place  # the last token is yet to be fed
         guesses = guess(so_far, min(ahead, row.room - len(row.ids) - 1))
-        logits = steps.feed(torch.tensor([[row.ids[-1], *guesses]], device=so_far.tokens.device))
+        scores = yield Ask([0], [[token, *guesses]], forget=wrong)

@@ -11,9 +11,9 @@ from __future__ import annotations
 import json
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, Generic, TypeVar
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -36,6 +36,7 @@ AHEAD = 512  # states of tokens that were guessed, beside those of rows and of w
 STACK = 128 << 20  # bytes of stack to compile on; the worst grammar that limits.py lets pass takes about a quarter
 # JSON allows any number of spaces nearly everywhere, which a model that is not sure would go on to write
 JSON_OPTIONS = {"whitespace_flexible": True, "whitespace_pattern": "[ ]?", "lenient": False, "coerce_one_of": False}
+Made = TypeVar("Made")
 END = "<|end of form|>"  # a token of ours in the tokenizer that llguidance sees: it wants one, models may have none
 
 
@@ -116,10 +117,9 @@ def form_of(
     if processor is None:
         raise InvalidInput(f"{what} needs a tokenizer, which the checkpoint does not have; put one beside the weights")
     grammar = _grammar(what, settings)
-    with _compilers_lock:
-        compiler = _compilers.get(processor)
-        if compiler is None:
-            compiler = _compilers[processor] = _Compiler(processor)
+    with _lock:
+        made = _compilers.setdefault(processor, _Kept())
+    compiler = made.get("", lambda: _Compiler(processor))
     if compiler.led and not begins:
         raise _not_spelled("a space may belong to a piece or not")
     forced = begins and settings.forced_bos_token_id is not None  # as checkpoints do that say the language so
@@ -144,19 +144,41 @@ class _Compiler:
             pieces = _Pieces(processor)
             self.tokenizer = LLTokenizer(TokenizerWrapper(pieces), eos_token=pieces.eos_token_id)
             self.led = True
-        self.kept: OrderedDict[str, LLMatcher] = OrderedDict()
-        self.lock = threading.Lock()
+        self.kept: _Kept[LLMatcher] = _Kept(limits.FORMS_KEPT)
 
     def compiled(self, what: str, grammar: str) -> LLMatcher:
         """At its beginning; a copy, which nobody else moves on."""
+        read = _after_space(grammar) if self.led else grammar
+        return self.kept.get(grammar, lambda: _on_deep_stack(what, read, self.tokenizer)).deep_copy()
+
+
+class _Kept(Generic[Made]):
+    """What takes long to make, by name; the latest used are kept. Threads that ask for the same wait for the one that
+    makes it, and others go on: no lock is held meanwhile."""
+
+    def __init__(self, most: int = 1):
+        self.most = most
+        self.made: OrderedDict[str, Future[Made]] = OrderedDict()
+        self.lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return len(self.made)
+
+    def get(self, name: str, make: Callable[[], Made]) -> Made:
         with self.lock:
-            if grammar not in self.kept:
-                read = _after_space(grammar) if self.led else grammar
-                self.kept[grammar] = _on_deep_stack(what, read, self.tokenizer)
-            self.kept.move_to_end(grammar)
-            while len(self.kept) > limits.FORMS_KEPT:
-                self.kept.popitem(last=False)
-            return self.kept[grammar].deep_copy()
+            known = self.made.get(name)
+            future = self.made.setdefault(name, Future())
+            self.made.move_to_end(name)
+            while len(self.made) > self.most:
+                self.made.popitem(last=False)
+        if known is None:
+            try:
+                future.set_result(make())
+            except BaseException as error:
+                with self.lock:
+                    self.made.pop(name, None)
+                future.set_exception(error)
+        return future.result()
 
 
 def _not_spelled(why: str) -> Unsupported:
@@ -202,20 +224,29 @@ def _after_space(grammar: str) -> str:
     return json.dumps({"grammars": [{"lark_grammar": 'start: " "? @form'}, *whole["grammars"]]})
 
 
-_compilers: WeakKeyDictionary[TextProcessor, _Compiler] = WeakKeyDictionary()
-_compilers_lock = threading.Lock()
+_compilers: WeakKeyDictionary[TextProcessor, _Kept[_Compiler]] = WeakKeyDictionary()
+_lock = threading.Lock()  # held while a name is looked up, or a thread begins
 
 
 def _on_deep_stack(what: str, grammar: str, tokenizer: object) -> LLMatcher:
     """Compile on a thread with a stack of its own size: the compiler recurses from rule to rule, and rules that refer
     to each other in a long chain would overflow the usual stack, which ends the process."""
-    with ThreadPoolExecutor(1) as pool:
+    compiled: Future[LLMatcher] = Future()
+
+    def work() -> None:
+        try:
+            compiled.set_result(_compile(what, grammar, tokenizer))
+        except BaseException as error:
+            compiled.set_exception(error)
+
+    thread = threading.Thread(target=work)
+    with _lock:  # threads that begin at once would take the size of each other for the usual one
         usual = threading.stack_size(STACK)
         try:
-            compiled = pool.submit(_compile, what, grammar, tokenizer)
+            thread.start()
         finally:
             threading.stack_size(usual)
-        return compiled.result()
+    return compiled.result()
 
 
 def _compile(what: str, grammar: str, tokenizer: object) -> LLMatcher:

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from triarch.layers.cache import KeyValues
+from triarch.layers.cache import NOTHING, Past
 from triarch.layers.dropout import dropped_attention
 from triarch.layers.source import Source
 
@@ -17,24 +17,6 @@ from triarch.layers.source import Source
 def padding_mask(attention_mask: Tensor | None) -> Tensor | None:
     """(B, T) of 1 for real tokens -> (B, 1, 1, T) of True where attention may look; None where that is everywhere."""
     return None if attention_mask is None else attention_mask.bool()[:, None, None, :]
-
-
-def causal_mask(
-    attention_mask: Tensor | None, tokens: int, seen: int, window: int | None = None, *, device: torch.device
-) -> Tensor | None:
-    """Where each of the last `tokens` of `seen` tokens may look: at itself and back, (T, S) or (B, 1, T, S) of True.
-
-    None where that is everywhere. With a `window`, so many tokens back at most, itself included. `attention_mask`
-    (B, S or more) is 0 for padding; other numbers tell apart texts that share a row, of which none looks at another.
-    """
-    if attention_mask is None and tokens == 1 and (window is None or seen <= window):
-        return None
-    back = torch.arange(seen - tokens, seen, device=device)[:, None] - torch.arange(seen, device=device)  # (T, S)
-    allowed = back >= 0 if window is None else (back >= 0) & (back < window)
-    if attention_mask is None:
-        return allowed
-    numbers = attention_mask[:, -seen:]
-    return (allowed & (numbers[:, -tokens:, None] == numbers[:, None, :]))[:, None]
 
 
 def attend(
@@ -99,11 +81,9 @@ class Attention(nn.Module):
         self.v = nn.Linear(hidden_size, hidden_size, bias=qkv_bias)
         self.out = nn.Linear(hidden_size, hidden_size)
 
-    def forward(self, x: Tensor, mask: Tensor | None = None, past: KeyValues | None = None) -> Tensor:
-        """(B, T, D) -> (B, T, D); with a `past`, onto what it holds too."""
-        q, k, v = self._split(self.q(x)), *self._keys_values(x)
-        if past is not None:
-            k, v = past.extend(k, v)
+    def forward(self, x: Tensor, mask: Tensor | None = None, past: Past = NOTHING) -> Tensor:
+        """(B, T, D) -> (B, T, D), onto what the `past` holds too."""
+        q, (k, v) = self._split(self.q(x)), past.extend(*self._keys_values(x))
         return self._joined(attend(q, k, v, mask, dropout=self.dropout if self.training else 0.0))
 
     def across(self, x: Tensor, source: Source, layer: int) -> Tensor:

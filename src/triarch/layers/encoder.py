@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from torch import Tensor, nn
 
 from triarch.layers.attention import Attention
-from triarch.layers.cache import Cache
+from triarch.layers.cache import Slots
 from triarch.layers.source import Source
 
 
@@ -43,7 +43,8 @@ class Decoder(nn.Module):
         super().__init__()
         self.blocks = nn.ModuleList(blocks)
 
-    def forward(self, x: Tensor, mask: Tensor | None, source: Source, cache: Cache | None = None) -> Tensor:
+    def forward(self, x: Tensor, source: Source, slots: Slots) -> Tensor:
+        mask = slots.mask()
         for layer, block in enumerate(self.blocks):
-            x = block(x, mask, source, None if cache is None else cache[layer])
+            x = block(x, mask, source, slots[layer])
         return x

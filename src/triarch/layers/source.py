@@ -48,19 +48,46 @@ class Source:
             runs, copies = owners, 1
         self.copies = copies
         if runs != list(range(len(self.states))):
-            kept = torch.tensor(runs, dtype=torch.int64, device=self.states.device)
-            self.states = self.states[kept]
-            self.mask = None if self.mask is None else self.mask[kept]
-            self._made = {layer: (keys[kept], values[kept]) for layer, (keys, values) in self._made.items()}
+            self._keep(torch.tensor(runs, dtype=torch.int64, device=self.states.device))
 
-    def branch(self, rows: Tensor) -> Source:
-        """What `select` would leave, as a source of its own; this one stays as it is."""
-        made = Source(self.states)
-        made.mask, made.copies, made._made = self.mask, self.copies, dict(self._made)
-        made.select(rows)
-        return made
+    def join(self, other: Source) -> None:
+        """Take in the rows of another source behind these; the shorter sources are padded on the right."""
+        if self.copies != other.copies:
+            for one in (self, other):
+                one._apart()
+        S, others = self.states.shape[1], other.states.shape[1]
+        if others != S or self.mask is not None or other.mask is not None:
+            self.mask = torch.cat([_longer(one._all_mask(), max(S, others), -1) for one in (self, other)])
+        self.states = torch.cat([_longer(one.states, max(S, others), -2) for one in (self, other)])
+        made = self._made, other._made
+        self._made = {}
+        for layer, pair in made[0].items():
+            both = zip(pair, made[1][layer], strict=True)
+            keys, values = (torch.cat([_longer(one, max(S, others), -2) for one in two]) for two in both)
+            self._made[layer] = keys, values
+
+    def _all_mask(self) -> Tensor:
+        if self.mask is not None:
+            return self.mask
+        return self.states.new_ones(len(self.states), 1, 1, self.states.shape[1], dtype=torch.bool)
+
+    def _apart(self) -> None:
+        """Every row gets a source of its own."""
+        owners = torch.arange(len(self.states), device=self.states.device).repeat_interleave(self.copies)
+        self.copies = 1
+        self._keep(owners)
+
+    def _keep(self, kept: Tensor) -> None:
+        self.states = self.states[kept]
+        self.mask = None if self.mask is None else self.mask[kept]
+        self._made = {layer: (keys[kept], values[kept]) for layer, (keys, values) in self._made.items()}
 
     @property
     def nbytes(self) -> int:
         """Bytes that the keys and values take."""
         return sum(one.nbytes for pair in self._made.values() for one in pair)
+
+
+def _longer(x: Tensor, size: int, dim: int) -> Tensor:
+    """With zeros, or False, behind what there is along a dimension."""
+    return torch.nn.functional.pad(x, (0, 0) * (-1 - dim) + (0, size - x.shape[dim]))

@@ -18,8 +18,8 @@ from triarch.errors import InvalidInput, Unsupported
 from triarch.family import END_LABELS, SPANS, TRUNK, Alias, EncoderDecoder, Head
 from triarch.inputs.text.format import TextFormat
 from triarch.kinds import TargetWordScores
-from triarch.layers.attention import Attention, causal_mask, padding_mask
-from triarch.layers.cache import Cache, KeyValues, positions_of
+from triarch.layers.attention import Attention, padding_mask
+from triarch.layers.cache import NOTHING, Cache, Past, Slots
 from triarch.layers.dropout import Dropout
 from triarch.layers.embeddings import check_length, look_up
 from triarch.layers.encoder import Decoder, Encoder
@@ -115,9 +115,7 @@ class Block(nn.Module):
         self.feed_forward_norm = nn.LayerNorm(c.hidden_size, NORM_EPS)
         self.dropout = Dropout(c.dropout)
 
-    def forward(
-        self, x: Tensor, mask: Tensor | None, source: Source | None = None, past: KeyValues | None = None
-    ) -> Tensor:
+    def forward(self, x: Tensor, mask: Tensor | None, source: Source | None = None, past: Past = NOTHING) -> Tensor:
         x = self._added(x, self.attention_norm, lambda x: self.attention(x, mask, past))
         if self.layer is not None and source is not None:
             read, layer = source, self.layer
@@ -183,7 +181,7 @@ class Model(EncoderDecoder):
 
     def encode(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Source:
         """(B, S) -> what is written from. Raises LimitExceeded for more tokens than there are positions."""
-        places = positions_of(input_ids.shape[1], None, None, input_ids.device)
+        places = torch.arange(input_ids.shape[1], device=input_ids.device)
         mask = padding_mask(attention_mask)
         if self.source_encoder is None:
             vectors = self._vectors(self.source_token, input_ids)
@@ -201,10 +199,8 @@ class Model(EncoderDecoder):
         cache: Cache | None = None,
     ) -> Tensor:
         """(B, T) of the tokens that come after those in the cache -> (B, T, D). Raises as `encode` does."""
-        x, mask = self._target(decoder_input_ids, decoder_attention_mask, cache)
-        if cache is not None:
-            cache.advance(decoder_input_ids.shape[1])
-        return self.decoder_norm(self.decoder(x, mask, source, cache))
+        x, slots = self._target(decoder_input_ids, decoder_attention_mask, cache)
+        return self.decoder_norm(self.decoder(x, source, slots))
 
     def alone(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
         """As the decoder reads it again; or the encoder, where sources are in another language than is written."""
@@ -235,13 +231,12 @@ class Model(EncoderDecoder):
         scale = self.config.hidden_size**0.5 if self.config.scaled else 1.0
         return look_up(token, ids, "token id") * scale
 
-    def _target(self, ids: Tensor, attention_mask: Tensor | None, cache: Cache | None) -> tuple[Tensor, Tensor | None]:
-        """(B, T) -> what goes into the first block, (B, T, D), and where each token may look among all so far."""
-        T = ids.shape[1]
-        seen = T if cache is None else cache.length + T
-        vectors = self._vectors(self.target_token, ids)
-        x = self.target(vectors, positions_of(T, cache, attention_mask, ids.device))
-        return x, causal_mask(attention_mask, T, seen, device=ids.device)
+    def _target(
+        self, ids: Tensor, attention_mask: Tensor | None = None, cache: Cache | None = None
+    ) -> tuple[Tensor, Slots]:
+        """(B, T) -> what goes into the first block, (B, T, D), and where these tokens stand among all so far."""
+        slots = Slots(ids, attention_mask, cache)
+        return self.target(self._vectors(self.target_token, ids), slots.positions), slots
 
 
 def _last_norm(c: Config) -> nn.Module:

@@ -17,8 +17,8 @@ from triarch.config import hf
 from triarch.errors import InvalidInput
 from triarch.family import LAST_LABELS, NEXT_WORDS, SPANS, TOKEN_LABELS, TRUNK, Head, Network
 from triarch.inputs.text.format import TextFormat
-from triarch.layers.attention import attend, causal_mask
-from triarch.layers.cache import Cache, KeyValues, positions_of
+from triarch.layers.attention import attend
+from triarch.layers.cache import Cache, Past, Slots
 from triarch.layers.dropout import Dropout
 from triarch.layers.embeddings import check_length, look_up
 from triarch.layers.feed_forward import ACTIVATIONS, FeedForward
@@ -75,10 +75,9 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(c.hidden_size, 3 * c.hidden_size)
         self.out = nn.Linear(c.hidden_size, c.hidden_size)
 
-    def forward(self, x: Tensor, mask: Tensor | None, past: KeyValues | None) -> Tensor:
+    def forward(self, x: Tensor, mask: Tensor | None, past: Past) -> Tensor:
         q, k, v = self.qkv(x).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)  # (B, H, T, D/H) each
-        if past is not None:
-            k, v = past.extend(k, v)
+        k, v = past.extend(k, v)
         if self.upcast:
             q, k, v = q.float(), k.float(), v.float()
         with torch.autocast(x.device.type, enabled=False) if self.upcast else nullcontext():
@@ -97,7 +96,7 @@ class Block(nn.Module):
         self.feed_forward = FeedForward(c.hidden_size, c.intermediate_size, c.activation)
         self.dropout = Dropout(c.dropout)
 
-    def forward(self, x: Tensor, mask: Tensor | None, past: KeyValues | None) -> Tensor:
+    def forward(self, x: Tensor, mask: Tensor | None, past: Past) -> Tensor:
         x = x + self.dropout(self.attention(self.attention_norm(x), mask, past))
         return x + self.dropout(self.feed_forward(self.feed_forward_norm(x)))
 
@@ -125,16 +124,12 @@ class Model(Network):
         `attention_mask`: (B, S), of the tokens in the cache too; numbers other than 0 and 1 tell apart texts that share
         a row. Raises LimitExceeded for more tokens than there are positions.
         """
-        T = input_ids.shape[1]
-        seen = T if cache is None else cache.length + T
-        places = positions_of(T, cache, attention_mask, input_ids.device)
-        check_length(seen if attention_mask is None else int(places.max()) + 1, self.position.num_embeddings)
-        mask = causal_mask(attention_mask, T, seen, device=input_ids.device)
-        x = self.dropout(look_up(self.token, input_ids, "token id") + self.position(places))  # (B, T, D)
-        if cache is not None:
-            cache.advance(T)
+        slots = Slots(input_ids, attention_mask, cache)
+        check_length(slots.longest, self.position.num_embeddings)
+        x = self.dropout(look_up(self.token, input_ids, "token id") + self.position(slots.positions))  # (B, T, D)
+        mask = slots.mask()
         for layer, block in enumerate(self.blocks):
-            x = block(x, mask, None if cache is None else cache[layer])
+            x = block(x, mask, slots[layer])
         return self.norm(x)
 
     def initialize(self, module: nn.Module) -> None:

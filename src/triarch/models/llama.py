@@ -23,8 +23,8 @@ from triarch.errors import InvalidInput, Unsupported, show, some
 from triarch.family import LAST_LABELS, NEXT_WORDS, SPANS, TOKEN_LABELS, TRUNK, Alias, Head, Network
 from triarch.inputs.text.format import TextFormat
 from triarch.layers import rotary
-from triarch.layers.attention import attend, causal_mask
-from triarch.layers.cache import Cache, KeyValues, lengths_of, positions_of
+from triarch.layers.attention import attend
+from triarch.layers.cache import Cache, Past, Slots
 from triarch.layers.embeddings import check_length, look_up
 from triarch.layers.feed_forward import ACTIVATIONS, GatedFeedForward
 from triarch.layers.norms import RMSNorm
@@ -269,14 +269,13 @@ class Attention(nn.Module):
         self.v = nn.Linear(c.hidden_size, c.kv_heads * c.head_size, bias=c.qkv_bias)
         self.out = nn.Linear(c.num_heads * c.head_size, c.hidden_size, bias=c.attention_bias)
 
-    def forward(self, x: Tensor, rotation: Rotation, mask: Tensor | None, past: KeyValues | None) -> Tensor:
+    def forward(self, x: Tensor, rotation: Rotation, mask: Tensor | None, past: Past) -> Tensor:
         q, k, v = (
             made(x).unflatten(-1, (-1, self.head_size)).transpose(1, 2)  # (B, H or K, T, E)
             for made in (self.q, self.k, self.v)
         )
         q, k = rotate(q, rotation), rotate(k, rotation)
-        if past is not None:
-            k, v = past.extend(k, v, self.window)
+        k, v = past.extend(k, v, self.window)
         y = attend(q, k, v, mask, dropout=self.dropout if self.training else 0.0)
         return self.out(y.transpose(1, 2).flatten(2))  # (B, T, D)
 
@@ -291,7 +290,7 @@ class Block(nn.Module):
         self.feed_forward_norm = RMSNorm(c.hidden_size, c.norm_eps)
         self.feed_forward = GatedFeedForward(c.hidden_size, c.intermediate_size, c.activation, bias=c.feed_forward_bias)
 
-    def forward(self, x: Tensor, rotation: Rotation, mask: Tensor | None, past: KeyValues | None) -> Tensor:
+    def forward(self, x: Tensor, rotation: Rotation, mask: Tensor | None, past: Past) -> Tensor:
         x = x + self.attention(self.attention_norm(x), rotation, mask, past)
         return x + self.feed_forward(self.feed_forward_norm(x))
 
@@ -318,21 +317,13 @@ class Model(Network):
         `attention_mask`: (B, S), of the tokens in the cache too; numbers other than 0 and 1 tell apart texts that share
         a row. Raises LimitExceeded for more tokens than the model has positions.
         """
-        T, device = input_ids.shape[1], input_ids.device
-        places = positions_of(T, cache, attention_mask, device)
-        lengths: Tensor | int = T if cache is None else cache.length + T
-        if attention_mask is not None:
-            lengths = lengths_of(places, attention_mask)
-        check_length(int(lengths.max()) if isinstance(lengths, Tensor) else lengths, self.config.max_tokens)
-        # Layers with the same window have forgotten the same tokens
-        seen = {w: T + (0 if cache is None else cache[layer].held) for layer, w in enumerate(self.windows)}
-        masks = {w: causal_mask(attention_mask, T, count, w, device=device) for w, count in seen.items()}
+        slots = Slots(input_ids, attention_mask, cache)
+        check_length(slots.longest, self.config.max_tokens)
         x = look_up(self.token, input_ids, "token id")  # (B, T, D)
-        rotation = self.config.rotary(places, lengths, x.dtype)
-        if cache is not None:
-            cache.advance(T)
+        rotation = self.config.rotary(slots.positions, slots.lengths, x.dtype)
+        masks = {window: slots.mask(window) for window in {*self.windows}}
         for layer, (block, window) in enumerate(zip(self.blocks, self.windows, strict=True)):
-            x = block(x, rotation, masks[window], None if cache is None else cache[layer])
+            x = block(x, rotation, masks[window], slots[layer])
         return self.norm(x)
 
     def reads_as(self, length: int) -> int:

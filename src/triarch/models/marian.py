@@ -17,8 +17,8 @@ from triarch.errors import InvalidInput, Unsupported
 from triarch.family import TRUNK, EncoderDecoder, Head
 from triarch.inputs.text.format import TextFormat
 from triarch.kinds import TargetWordScores
-from triarch.layers.attention import Attention, causal_mask, padding_mask
-from triarch.layers.cache import Cache, KeyValues, positions_of
+from triarch.layers.attention import Attention, padding_mask
+from triarch.layers.cache import NOTHING, Cache, Past, Slots
 from triarch.layers.dropout import Dropout
 from triarch.layers.embeddings import check_length, look_up
 from triarch.layers.encoder import Decoder, Encoder
@@ -95,9 +95,7 @@ class Block(nn.Module):
         self.feed_forward_norm = nn.LayerNorm(c.hidden_size, NORM_EPS)
         self.dropout = Dropout(c.dropout)
 
-    def forward(
-        self, x: Tensor, mask: Tensor | None, source: Source | None = None, past: KeyValues | None = None
-    ) -> Tensor:
+    def forward(self, x: Tensor, mask: Tensor | None, source: Source | None = None, past: Past = NOTHING) -> Tensor:
         x = self.attention_norm(x + self.dropout(self.attention(x, mask, past)))
         if self.layer is not None and source is not None:
             x = self.cross_attention_norm(x + self.dropout(self.cross_attention.across(x, source, self.layer)))
@@ -125,7 +123,7 @@ class Model(EncoderDecoder):
 
     def encode(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Source:
         """(B, S) -> what is written from. Raises LimitExceeded for more tokens than there are positions."""
-        x = self._embedded(self.source_token, input_ids, positions_of(input_ids.shape[1], None, None, input_ids.device))
+        x = self._embedded(self.source_token, input_ids, Slots(input_ids).positions)
         return Source(self.encoder(x, padding_mask(attention_mask)), attention_mask)
 
     def decode(
@@ -137,22 +135,19 @@ class Model(EncoderDecoder):
         cache: Cache | None = None,
     ) -> Tensor:
         """(B, T) of the tokens that come after those in the cache -> (B, T, D). Raises as `encode` does."""
-        x, mask = self._target(decoder_input_ids, decoder_attention_mask, cache)
-        if cache is not None:
-            cache.advance(decoder_input_ids.shape[1])
-        return self.decoder(x, mask, source, cache)
+        return self.decoder(*self._target(decoder_input_ids, source, decoder_attention_mask, cache))
 
     def initialize(self, module: nn.Module) -> None:
         super().initialize(module)
         if isinstance(module, NextWords) and module.bias is not None:
             nn.init.zeros_(module.bias)
 
-    def _target(self, ids: Tensor, attention_mask: Tensor | None, cache: Cache | None) -> tuple[Tensor, Tensor | None]:
-        """(B, T) -> what goes into the first block, (B, T, D), and where each token may look among all so far."""
-        T = ids.shape[1]
-        seen = T if cache is None else cache.length + T
-        x = self._embedded(self.target_token, ids, positions_of(T, cache, attention_mask, ids.device))
-        return x, causal_mask(attention_mask, T, seen, device=ids.device)
+    def _target(
+        self, ids: Tensor, source: Source, attention_mask: Tensor | None = None, cache: Cache | None = None
+    ) -> tuple[Tensor, Source, Slots]:
+        """(B, T) -> what goes into the first block, (B, T, D), the source, and where these tokens stand."""
+        slots = Slots(ids, attention_mask, cache)
+        return self._embedded(self.target_token, ids, slots.positions), source, slots
 
     def _embedded(self, token: nn.Embedding, ids: Tensor, places: Tensor) -> Tensor:
         if places.numel():

@@ -19,8 +19,8 @@ from triarch.errors import InvalidInput, Unsupported, show
 from triarch.family import END_LABELS, SPANS, TOKEN_LABELS, TRUNK, Alias, EncoderDecoder, Head
 from triarch.inputs.text.format import TextFormat
 from triarch.kinds import Features, TargetWordScores
-from triarch.layers.attention import attend, attend_source, attention_weights, causal_mask, padding_mask
-from triarch.layers.cache import Cache, KeyValues
+from triarch.layers.attention import attend, attend_source, attention_weights, padding_mask
+from triarch.layers.cache import NOTHING, Cache, Past, Slots
 from triarch.layers.dropout import Dropout
 from triarch.layers.embeddings import look_up
 from triarch.layers.feed_forward import FeedForward, GatedFeedForward
@@ -138,10 +138,8 @@ class Attention(nn.Module):
         self.v = nn.Linear(c.hidden_size, c.inner_size, bias=False)
         self.out = nn.Linear(c.inner_size, c.hidden_size, bias=False)
 
-    def forward(self, x: Tensor, bias: Tensor, past: KeyValues | None) -> Tensor:
-        q, k, v = self._split(self.q(x)), *self._keys_values(x)
-        if past is not None:
-            k, v = past.extend(k, v)
+    def forward(self, x: Tensor, bias: Tensor, past: Past) -> Tensor:
+        q, (k, v) = self._split(self.q(x)), past.extend(*self._keys_values(x))
         return self._joined(attend(q, k, v, bias, scale=1.0, dropout=self.dropout if self.training else 0.0))
 
     def across(self, x: Tensor, source: Source, layer: int) -> Tensor:
@@ -180,7 +178,7 @@ class Block(nn.Module):
         self.gated = gate is not None
         self.dropout = Dropout(c.dropout)
 
-    def forward(self, x: Tensor, bias: Tensor, source: Source | None = None, past: KeyValues | None = None) -> Tensor:
+    def forward(self, x: Tensor, bias: Tensor, source: Source | None = None, past: Past = NOTHING) -> Tensor:
         x = x + self.dropout(self.attention(self.attention_norm(x), bias, past))
         if self.layer is not None and source is not None:
             x = x + self.dropout(self.cross_attention.across(self.cross_attention_norm(x), source, self.layer))
@@ -232,11 +230,10 @@ class Model(EncoderDecoder):
         cache: Cache | None = None,
     ) -> Tensor:
         """(B, T) of the tokens that come after those in the cache -> (B, T, D)."""
-        x, bias = self._target(decoder_input_ids, decoder_attention_mask, cache)
-        if cache is not None:
-            cache.advance(decoder_input_ids.shape[1])
+        slots = Slots(decoder_input_ids, decoder_attention_mask, cache)
+        x, bias = self._target(decoder_input_ids, slots)
         for layer, block in enumerate(self.decoder.blocks):
-            x = block(x, bias, source, None if cache is None else cache[layer])
+            x = block(x, bias, source, slots[layer])
         return self.decoder.dropout(self.decoder.norm(x))
 
     def shifted(self, ids: Tensor) -> Tensor:
@@ -271,12 +268,9 @@ class Model(EncoderDecoder):
             assert isinstance(layer.weight, Tensor)
             nn.init.normal_(layer.weight, std=c.initializer_factor * std)
 
-    def _target(self, ids: Tensor, attention_mask: Tensor | None, cache: Cache | None) -> tuple[Tensor, Tensor]:
+    def _target(self, ids: Tensor, slots: Slots) -> tuple[Tensor, Tensor]:
         """(B, T) -> what goes into the first block, (B, T, D), and what is added to the scores of attention."""
-        T = ids.shape[1]
-        seen = T if cache is None else cache.length + T
-        bias = self.decoder.distances(T, seen)
-        bias = _closed(bias, causal_mask(attention_mask, T, seen, device=ids.device))
+        bias = _closed(self.decoder.distances(slots.tokens, slots.seen), slots.mask())
         return self.decoder.dropout(look_up(self.token, ids, "token id")), bias
 
 

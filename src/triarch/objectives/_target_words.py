@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from triarch.errors import InvalidInput, show
+from triarch.errors import InvalidInput
+from triarch.inputs.text.targets import START, configured_start, language_settings, target_start
 from triarch.inputs.text.token_bytes import token_bytes
 from triarch.kinds import TargetWordScores
 from triarch.objectives._base import IGNORED, Batch, Example
@@ -50,15 +51,9 @@ class TargetWords(NextWords):
 
     def attach(self, network: Network) -> None:
         """Raises InvalidInput where config.json does not say what a target begins with."""
-        start, most = network.config.to_hf().get("decoder_start_token_id"), network.config.target_vocab_size - 1
-        around, _ = self._reads.target.frame([])
-        if around and around[-1] in self.processor.languages.values():
-            start = around[-1]  # a target that ends with its language begins with it, as mBART's
-        if start is None:
-            raise InvalidInput("config.json does not say what a target begins with; add decoder_start_token_id")
-        if type(start) is not int or not 0 <= start <= most:
-            raise InvalidInput(f"config decoder_start_token_id is {show(repr(start))}, wanted 0 to {most}; mend it")
-        self._start = start
+        start = language_settings(self._reads).get(START)
+        start = configured_start(network.config.to_hf()) if start is None else start
+        (self._start,) = target_start(start, network.config.target_vocab_size)
 
     def example(self, source: Sequence[int], target: Sequence[int], **more: Any) -> Example:
         """Both as ids, with special tokens."""

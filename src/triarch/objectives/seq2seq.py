@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from triarch.errors import InvalidInput, show, some
 from triarch.inputs.fit import Fit
 from triarch.inputs.processor import Piece
+from triarch.inputs.text.targets import language_settings
 from triarch.metrics import texts
 from triarch.objectives._base import Example
 from triarch.objectives._target_words import TargetWords
@@ -95,13 +96,8 @@ class Seq2Seq(TargetWords):
         options: dict[str, Any] = {"num_beams": self.num_beams}
         if self.max_new_tokens is not None:
             options["max_new_tokens"] = self.max_new_tokens
-        languages = set(self.processor.languages.values())
-        around, _ = self._reads.target.frame([])
-        if around and around[0] in languages:
-            options["forced_bos_token_id"] = around[0]
-        elif around and around[-1] in languages:
-            options["decoder_start_token_id"] = around[-1]
-        return self.generated, options
+        said = {name: id_ for name, id_ in language_settings(self._reads).items() if id_ is not None}
+        return self.generated, options | said
 
     def compare(self, right: Sequence[str], written: Sequence[str]) -> dict[str, float]:
         if not self.generated:

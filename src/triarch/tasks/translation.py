@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from triarch.errors import InvalidInput, show, some
 from triarch.inputs.text import sentences
+from triarch.inputs.text.targets import configured_start, language_settings
 from triarch.suggest import did_you_mean
 from triarch.tasks import PAIR, _writing
 from triarch.tasks._writing import Document, Writing
@@ -74,11 +75,8 @@ class Translation(Writing):
         return super().read(given, options)
 
     def said(self, asked: dict[str, Any]) -> dict[str, Any]:
-        """With the token of the language to write, where each text says its own.
-
-        A target that has it in front, as mBART-50's, is made to write it first; one that has it behind, as mBART's,
-        begins with it: Liu et al. 2020, section 2.2, https://arxiv.org/abs/2001.08210. (The reference's pipeline writes
-        it first for both, as its own documentation of mBART does not.)
+        """With the token of the language to write, where each text says its own. (The reference's pipeline makes both
+        mBART and mBART-50 write it first, as its own documentation of mBART does not.)
         """
         said, reader = super().said(asked), self.processor
         source, target = asked.get("src_lang"), asked.get("tgt_lang")
@@ -86,11 +84,7 @@ class Translation(Writing):
             return said
         if (target := target or reader.config.get("tgt_lang")) is None:
             return said
-        written = self._read_by(source, target).target.frame([])[0]
-        code = reader.languages[target]
-        if written[0] == code:
-            return said | {"forced_bos_token_id": code}
-        return said | {"decoder_start_token_id": code, "forced_bos_token_id": None}
+        return said | language_settings(self._read_by(source, target))
 
     def reader(self, options: Options) -> TextProcessor:
         """For the languages of a call. Raises InvalidInput where neither it nor the checkpoint says which they are."""
@@ -122,7 +116,7 @@ class Translation(Writing):
 
     @property
     def _start(self) -> Any:
-        return self.model.config.to_hf().get("decoder_start_token_id")
+        return configured_start(self.model.config.to_hf())
 
     def _chooses(self, source: str | None, target: str | None) -> bool:
         """Whether languages are chosen by their tokens; not where the checkpoint has settings for the pair by its name,

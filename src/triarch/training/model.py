@@ -15,6 +15,7 @@ from triarch.config import Config
 from triarch.errors import InvalidInput, Unsupported, show
 from triarch.family import Network
 from triarch.inputs.text.format import TextFormat
+from triarch.inputs.text.targets import ids_of_roles
 from triarch.kinds import NextWordScores, TargetWordScores, WordScores
 from triarch.layers import low_rank
 from triarch.models import Family, family
@@ -107,23 +108,12 @@ def make_network(settings: Settings, made: type[Objective], rows: Iterable[dict[
     # Under the names of config.json whatever ids these tokens have here: positions and padding go by them
     ids = [(key, processor.id(role)) for role, key in SPECIALS.items() if key in raw or key == f"{role}_id"]
     raw |= {key: id_ for key, id_ in ids if id_ is not None}
-    raw |= _alike(kind, processor)
+    raw |= ids_of_roles(Config.to_hf(kind.tiny), SPECIALS, processor)
     config = kind.config(raw | (label_tables(labels) if labels else {}))
     network = kind.build(config, choose.giving(kind, made.SCORES.__name__))
     network.processor = kind.reads.load(hub.find(settings.tokenizer), config)
     network.fresh = [name for name, _ in network.named_parameters()]
     return network
-
-
-def _alike(kind: Family, processor: Any) -> dict[str, int]:
-    """What targets begin and end with, by the names of config.json: in each family the token of one of the roles."""
-    usual = Config.to_hf(kind.tiny)
-    found: dict[str, int] = {}
-    for key in ("decoder_start_token_id", "forced_eos_token_id"):
-        for role, name in SPECIALS.items():
-            if usual.get(key) is not None and usual[key] == usual.get(name) and (id_ := processor.id(role)) is not None:
-                found.setdefault(key, id_)
-    return found
 
 
 def _labels(settings: Settings, made: type[Objective], rows: Iterable[dict[str, Any]]) -> list[str] | None:

@@ -335,10 +335,14 @@ class TextProcessor:
         return frames[0], frames[1]
 
     @cached_property
+    def special_ids(self) -> frozenset[int]:
+        """Ids of the tokens that `decode` leaves out with `skip_special_tokens`."""
+        return frozenset(id_ for id_, token in self._plain.get_added_tokens_decoder().items() if token.special)
+
+    @cached_property
     def ordinary_ids(self) -> list[int]:
         """Ids of all tokens that are not special, ascending; what stands for an unknown word is special too."""
-        added = self._plain.get_added_tokens_decoder()
-        special = {id_ for id_, token in added.items() if token.special} | set(map(self.id, self._found.specials))
+        special = self.special_ids | set(map(self.id, self._found.specials))
         return [id_ for id_ in sorted(set(self._plain.get_vocab().values()) - special) if id_ < self.vocab_size]
 
     def collate(self, pieces: Sequence[Piece]) -> dict[str, Tensor]:
