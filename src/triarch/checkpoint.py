@@ -43,7 +43,7 @@ ADAPTERS = 4  # one upon the other; a longer chain goes in a circle
 
 
 def load(
-    model: str | os.PathLike[str],
+    model: "str | os.PathLike[str] | Opened",
     *,
     head: str | None = None,
     scores: Sequence[type | str] = (),
@@ -54,7 +54,7 @@ def load(
     labels: list[str] | None = None,
     base: str | os.PathLike[str] | None = None,
 ) -> Network:
-    """Load a checkpoint in eval mode: a folder, or a repo id from the hub or its cache.
+    """Load a checkpoint in eval mode: a folder, a repo id from the hub or its cache, or what `opened` found there.
 
     `head` is an architecture by the name config.json would give it; without it, the checkpoint's own, or one that gives
     any of `scores` (types of `kinds`, or their names) and whose weights the file holds. `new_head=True` takes the first
@@ -67,7 +67,7 @@ def load(
 
     Raises NotFound, Offline, CorruptFile, UnsafeFile, Unsupported, InvalidInput and CheckpointMismatch.
     """
-    found = opened(model, revision=revision, base=base)
+    found = model if isinstance(model, Opened) else opened(model, revision=revision, base=base)
     raw, kind, entries = found.raw, found.kind, found.entries
     if labels is not None:
         raw = raw | label_tables(labels)

@@ -80,7 +80,7 @@ def load(flags: dict[str, Any], settings: dict[str, Any], *, from_source: bool) 
     task = Generating if from_source else TextGeneration
 
     def loaded(name: str, revision: str | None) -> "Network":
-        folder = starters.resolve("text-generation", name)
+        folder = starters.resolve("text-generation", TextGeneration.STARTERS, name)
         return task.load(folder, dtype=flags["dtype"], device=flags["device"], revision=revision)
 
     model = loaded(flags["model"], flags["revision"])

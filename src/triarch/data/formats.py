@@ -12,14 +12,24 @@ from typing import Any, NamedTuple
 
 from triarch import limits
 from triarch.data import parquet
-from triarch.data.columns import USUAL
+from triarch.data.columns import Kinds
 from triarch.data.datafiles import DataFile
 from triarch.data.inputs import decoded, numbered_lines, numbered_objects
 from triarch.errors import CorruptFile, InvalidInput, LimitExceeded, TriarchError, show, some
 from triarch.files import parse_json
 from triarch.suggest import did_you_mean
 
-Asked = Mapping[str, str | int]
+
+class Asked(dict[str, str | int]):
+    """The columns that a caller wants, {ours: theirs}."""
+
+    def __init__(self, columns: Mapping[str, str | int] | None, kinds: Kinds):
+        super().__init__(columns or {})
+        declared = [(ours, column) for kind in kinds for ours, column in kind.columns.items() if ours in self]
+        self.usual = {name for ours, column in declared for name in (ours, *column.usual)}
+        self.usual |= {second for _, column in declared for _, second in column.pairs}
+
+
 Found = Iterator[tuple[int, dict[str, Any] | TriarchError]]
 
 CONLLU = ("id", "form", "lemma", "upos", "xpos", "feats", "head", "deprel", "deps", "misc")
@@ -237,7 +247,7 @@ def _header(cells: list[str], asked: Asked, where: str) -> tuple[list[str], bool
     """Names of the columns, and whether the first line holds them."""
     wanted = [str(name) for name in asked.values()]
     if wanted and all(name.isdigit() for name in wanted) and not set(wanted) <= set(cells):
-        if {cell.strip().lower() for cell in cells} & {usual for ours in asked for usual in USUAL.get(ours, ())}:
+        if {cell.strip().lower() for cell in cells} & asked.usual:
             raise InvalidInput(f"{where} is a header ({some(cells)}); ask for columns by their names in it")
         return [str(i) for i in range(1, len(cells) + 1)], False
     if twice := sorted({cell for cell in cells if cells.count(cell) > 1}):

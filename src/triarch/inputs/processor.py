@@ -1,8 +1,8 @@
 """What turns raw input into what a model sees, whatever the medium: the protocol that every checkpoint's processor keeps.
 
-    item = processor.read(given)          # one checked input
-    pieces = processor.pieces(item, fit)  # what the model sees of it: the whole, or windows, tiles, stretches
-    batch = processor.collate(pieces)     # the tensors that the model takes
+item = processor.read(given)          # one checked input
+pieces = processor.pieces(item, fit)  # what the model sees of it: the whole, or windows, tiles, stretches
+batch = processor.collate(pieces)     # the tensors that the model takes
 """
 
 from __future__ import annotations

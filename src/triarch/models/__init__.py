@@ -13,6 +13,7 @@ from torch.overrides import TorchFunctionMode
 from triarch.config import Config
 from triarch.errors import NotFound, show
 from triarch.family import Network, TextFormat
+from triarch.kinds import Medium, Text
 from triarch.suggest import did_you_mean
 from triarch.weights import Layout
 
@@ -30,6 +31,11 @@ class Family:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return family, (self.model_type,)  # copies of a model are of the same family; a module cannot be copied
+
+    @property
+    def medium(self) -> Medium:
+        """What its models read."""
+        return Text
 
     @property
     def weights(self) -> Layout:

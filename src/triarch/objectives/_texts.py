@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 
+from triarch.data.columns import SECOND, Column
 from triarch.kinds import LabelScores
 from triarch.objectives._base import Batch, Example, Objective
+from triarch.objectives._labels import LABEL
 from triarch.objectives._losses import rows
 from triarch.objectives._windows import Long, Part, by_row, kept, parts, text_in, windows
 
@@ -33,7 +35,7 @@ class TextObjective(Objective):
     length, as the task of the same head has it."""
 
     SCORES: ClassVar[type] = LabelScores
-    FIELDS: ClassVar[tuple[str, ...]] = ("text", "text_pair?", "label")
+    FIELDS: ClassVar[dict[str, Column]] = {"input": Column(None), "text_pair": SECOND, "label": LABEL}
 
     long: Long = "window"  # a text longer than max_tokens is read in windows, cut, or refused
     stride: int = 0  # tokens that neighbouring windows share

@@ -77,7 +77,10 @@ def pipeline(
     if not isinstance(model, Network):
         dtype = dtype if torch_dtype is None else torch_dtype
         model = made.load(
-            starters.resolve("translation" if pair else task, model), dtype=dtype, device=device, revision=revision
+            starters.resolve("translation" if pair else task, made.STARTERS, model),
+            dtype=dtype,
+            device=device,
+            revision=revision,
         )
     if tokenizer is not None:
         model.processor = load_processor(hub.find(tokenizer), model.family, model.config)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import itertools
 import os
 import time
-from collections.abc import Iterable, Iterator, Sequence, Sized
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -22,6 +22,7 @@ from tqdm import tqdm
 from triarch.checks import fits, kinds
 from triarch.data.inputs import read_rows
 from triarch.errors import InvalidInput, LimitExceeded, TriarchError, Unsupported, show
+from triarch.kinds import Medium, Text
 from triarch.suggest import did_you_mean
 from triarch.tasks._options import Options, Shared
 
@@ -64,11 +65,20 @@ class Task:
 
     ALIASES: ClassVar[tuple[str, ...]] = ()
     NEEDS: ClassVar[tuple[type, ...]] = ()  # kinds of scores that serve, of `kinds`; none: any head
-    INPUT: ClassVar[str] = "text"  # the name under which a row of a file holds the input
+    INPUT: ClassVar[Medium] = Text  # what it asks about
+    FIELD: ClassVar[str | None] = None  # the name under which a row of a file holds the input; None: the medium's
+    TRY: ClassVar[Any] = None  # an input that shows it off; a task without one is on no card
+    TAG: ClassVar[str | None] = None  # the hub's name of it, where that is another one; empty: it has none
+    STARTERS: ClassVar[Mapping[str, str]] = {}  # the starter for each name that it is called by
     OPTIONS: ClassVar[type[Shared]] = Options
     READ_AHEAD: ClassVar[int] = 32
 
     def __init__(self, model: Network, **defaults: Any):
+        if (medium := model.family.medium) is not self.INPUT:
+            raise Unsupported(
+                f"{model.architecture} reads {medium.name}, this task needs one that reads {self.INPUT.name}; choose "
+                "another checkpoint"
+            )
         if self.NEEDS and model.kind not in self.NEEDS:
             given, wanted = model.kind.__name__, " or ".join(kind.__name__ for kind in self.NEEDS)
             raise Unsupported(
@@ -89,6 +99,16 @@ class Task:
         from triarch import checkpoint
 
         return checkpoint.load(model, scores=cls.NEEDS, **options)
+
+    @classmethod
+    def field(cls) -> str:
+        """The name under which a row of a file holds the input."""
+        return cls.FIELD or cls.INPUT.name
+
+    @classmethod
+    def serves(cls, medium: Medium, scores: type) -> bool:
+        """Whether a checkpoint that reads this medium can do it with a head that gives these scores."""
+        return medium is cls.INPUT and (not cls.NEEDS or scores in cls.NEEDS)
 
     def read(self, given: Any, options: Any) -> Any:
         """One input as a user gives it -> one row. Raises InvalidInput."""
@@ -128,7 +148,7 @@ class Task:
         elif isinstance(inputs, list | tuple):
             answer = list(self.run(inputs, chosen))
         elif isinstance(inputs, Path):
-            return self.run(read_rows(inputs, self.INPUT), chosen)
+            return self.run(read_rows(inputs, self.field()), chosen)
         elif isinstance(inputs, Iterable):
             return self.run(inputs, chosen)
         else:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from triarch.errors import InvalidInput
+from triarch.starters import ENCODER
 from triarch.tasks import _options
 from triarch.tasks._base import Job, Task, text_of
 from triarch.tasks._scores import mean_by_length
@@ -35,6 +36,9 @@ class Embedding(Task):
     """Text -> (D,) array of float32."""
 
     ALIASES = ("sentence-embedding",)
+    TAG = "feature-extraction"
+    TRY = ["A man is eating.", "Someone eats."]
+    STARTERS = {"embedding": ENCODER}
     OPTIONS = Options
 
     def __init__(self, model: Any, **defaults: Any):

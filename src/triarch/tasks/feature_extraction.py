@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from triarch.starters import ENCODER
 from triarch.tasks import _options
 from triarch.tasks._base import Job, Task, text_of
 from triarch.tasks._scores import stitch
@@ -35,6 +36,7 @@ class Options(_options.Options):
 class FeatureExtraction(Task):
     """Text -> (1, T, D) nested lists, special tokens included; with `pool` (D,)."""
 
+    STARTERS = {"feature-extraction": ENCODER}
     OPTIONS = Options
 
     def read(self, given: Any, options: Options) -> str:

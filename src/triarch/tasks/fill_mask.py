@@ -71,6 +71,8 @@ class FillMask(Task):
     """Text with the tokenizer's mask -> [{"score", "token", "token_str", "sequence"}]; several masks: one list each."""
 
     NEEDS = (WordScores, PretrainingScores)
+    TRY = "Paris is the [MASK] of France."
+    STARTERS = {"fill-mask": "bert-books"}
     OPTIONS = Options
 
     def __init__(self, model: Any, **defaults: Any):

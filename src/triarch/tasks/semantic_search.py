@@ -13,6 +13,7 @@ import numpy as np
 
 from triarch.data.inputs import read_rows
 from triarch.errors import InvalidInput, TriarchError
+from triarch.starters import ENCODER
 from triarch.tasks import embedding
 from triarch.tasks._base import Job, Task, text_of
 from triarch.tasks.embedding import Embedding, normalized
@@ -34,7 +35,8 @@ class SemanticSearch(Task):
     A corpus given to `pipeline()` is embedded once, at the first query.
     """
 
-    INPUT = "query"
+    FIELD = "query"
+    STARTERS = {"semantic-search": ENCODER}
     OPTIONS = Options
 
     def __init__(self, model: Any, **defaults: Any):

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from triarch.errors import InvalidInput
+from triarch.starters import ENCODER
 from triarch.tasks import embedding
 from triarch.tasks._base import Job, Task, text_of
 from triarch.tasks.embedding import Embedding, normalized
@@ -29,7 +30,8 @@ class Options(embedding.Options):
 class SentenceSimilarity(Task):
     """{"source_sentence": …, "sentences": […]} -> [cosine of each]."""
 
-    INPUT = "source_sentence"
+    FIELD = "source_sentence"
+    STARTERS = {"sentence-similarity": ENCODER}
     OPTIONS = Options
 
     def __init__(self, model: Any, **defaults: Any):

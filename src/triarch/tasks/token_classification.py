@@ -54,6 +54,8 @@ class TokenClassification(Task):
 
     ALIASES = ("ner",)
     NEEDS = (TokenScores,)
+    TRY = "Ada Lovelace lived in London."
+    STARTERS = {"token-classification": "pos", "ner": "entities"}
     OPTIONS = Options
 
     def single(self, inputs: Any, options: Options) -> bool:

@@ -52,7 +52,7 @@ class ZeroShotClassification(Task):
     """Text -> {"sequence", "labels", "scores"}, best label first."""
 
     NEEDS = (LabelScores, NextWordScores)
-    INPUT = "sequence"
+    FIELD = "sequence"
     OPTIONS = Options
 
     def __init__(self, model: Any, **defaults: Any):

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from triarch import starters
 from triarch.errors import NotFound
 from triarch.starters import Card
-from triarch.tasks import pipeline
+from triarch.tasks import pipeline, task_class
 from triarch.tasks._alignment import WORD
 
 if TYPE_CHECKING:
@@ -224,7 +224,7 @@ def attend(note: Callable[[str], None]) -> School:
 
 def learn(task: str, ask: Callable[[Any], list[Any]]) -> Lesson:
     """One task with its starter. Raises NotFound where that is not here, and what `load` raises."""
-    folder = starters.find(task)
+    folder = starters.resolve(task, task_class(task).STARTERS, starters.NAME)
     return Lesson(
         task=task,
         starter=folder.name,
