@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from triarch.generation import stream as stream
     from triarch.tasks import pipeline as pipeline
     from triarch.training import evaluate as evaluate
+    from triarch.training import rows as rows
     from triarch.training import train as train
 
 __version__ = "0.1.0"
@@ -32,12 +33,13 @@ _HOMES = {
     "generate": "generation",
     "load": "checkpoint",
     "pipeline": "tasks",
+    "rows": "training",
     "save": "checkpoint",
     "stream": "generation",
     "train": "training",
 }
 
-__all__ = ["TriarchError", "__version__", "evaluate", "generate", "load", "pipeline", "save", "stream", "train"]
+__all__ = ["TriarchError", "__version__", "evaluate", "generate", "load", "pipeline", "rows", "save", "stream", "train"]
 
 
 def __getattr__(name: str) -> Any:

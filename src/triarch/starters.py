@@ -51,7 +51,7 @@ def resolve(task: str, starters: Mapping[str, str], model: str | os.PathLike[str
 
 
 def find(name: str, task: str) -> Path:
-    """Where the starter of a task lies: a folder of `starters/`, or the packaged encoder. Raises NotFound when it is not here."""
+    """Where the starter of a task lies: a folder of `starters/`, or the packaged encoder. Raises NotFound."""
     if name != ENCODER:
         return folder(name)
     if (inside := hub.packaged(ENCODER)) is None:

@@ -4,10 +4,8 @@ Columns are those of the file. `asked` holds the column names that a caller want
 is read for two of its columns only, and a table without a header is known by its columns being asked for by number.
 """
 
-import csv
 import re
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
 from typing import Any, NamedTuple
 
 from triarch import limits
@@ -15,6 +13,7 @@ from triarch.data import parquet
 from triarch.data.columns import Kinds
 from triarch.data.datafiles import DataFile
 from triarch.data.inputs import decoded, numbered_lines, numbered_objects
+from triarch.data.tables import Cells, one, records
 from triarch.errors import CorruptFile, InvalidInput, LimitExceeded, TriarchError, show, some
 from triarch.files import parse_json
 from triarch.suggest import did_you_mean
@@ -109,9 +108,9 @@ def table(delimiter: str) -> Callable[[DataFile, Asked], Found]:
     """
 
     def read(file: DataFile, asked: Asked) -> Found:
-        csv.field_size_limit(limits.LINE_BYTES)  # of the whole process; by default 20,000 words are too many for a cell
         with file.open() as opened:
-            rows = _by_tabs(opened, str(file)) if delimiter == "\t" else _by_quotes(opened, str(file))
+            tabs, where = delimiter == "\t", str(file)
+            rows = _by_tabs(opened, where) if tabs else records(numbered_lines(opened, where), where, delimiter)
             header: list[str] | None = None
             for number, cells in rows:
                 if header is None:
@@ -258,46 +257,12 @@ def _header(cells: list[str], asked: Asked, where: str) -> tuple[list[str], bool
     return cells, True
 
 
-Cells = Iterator[tuple[int, list[str] | TriarchError]]
-
-
 def _by_tabs(opened: Any, where: str) -> Cells:
     for number, line in numbered_lines(opened, where):
         if isinstance(line, TriarchError):
             yield number, line
         elif line:
-            cells = line.split("\t")
-            if '"' in line:
-                with suppress(csv.Error):  # where quotes are text
-                    cells = next(csv.reader([line], delimiter="\t", strict=True))
-            yield number, cells
-
-
-def _by_quotes(opened: Any, where: str) -> Cells:
-    faults: list[TriarchError] = []
-
-    def fed() -> Iterator[str]:
-        for _, line in numbered_lines(opened, where):
-            if isinstance(line, TriarchError):
-                faults.append(line)
-            yield "\n" if isinstance(line, TriarchError) else line + "\n"
-
-    reader = csv.reader(fed(), strict=True)
-    while True:
-        number = reader.line_num + 1
-        try:
-            cells: list[str] | TriarchError = next(reader)
-        except StopIteration:
-            return
-        except csv.Error as error:
-            if "unexpected end" in str(error):  # all rows from here on are in one cell
-                raise CorruptFile(f"{where} line {number} opens a quote that nothing closes; mend it") from None
-            cells = CorruptFile(f"{where} line {number} is no table row ({show(error)}); mend the quotes")
-        if faults:
-            cells = faults[0]
-            faults.clear()
-        if cells:
-            yield number, cells
+            yield number, one(line, "\t")
 
 
 def _place_of(asked: Asked, ours: str, default: int) -> int:

@@ -2,8 +2,10 @@
 
 import json
 import math
+import os
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from triarch import limits
@@ -72,7 +74,11 @@ def _gather(
     paths: Paths, kinds: Kinds, format: str | None, columns: Columns | None, on_bad_row: str
 ) -> tuple[Rows, Complaints]:
     _check(on_bad_row)
-    files = datafiles.find(paths, format)
+    media = {c.sort for kind in kinds for c in kind.columns.values() if isinstance(c.sort, Medium) and c.sort.suffixes}
+    given = [Path(paths)] if isinstance(paths, str | os.PathLike) else [Path(path) for path in paths]
+    if media and len(given) == 1 and (inside := datafiles.inputs_in(given[0], media)):
+        return _of_inputs(inside, given[0]), Complaints()
+    files = datafiles.find(given, format)
     origins = [Origin(str(file.path), READERS[file.format].unit, file.format not in ("csv", "tsv")) for file in files]
     rows, complaints = Rows(origins), Complaints()
     asked = Asked(columns, kinds)
@@ -87,6 +93,15 @@ def _gather(
         if empty:
             complaints.add(origin, 0, f"{file} holds no rows; leave it out")
     return rows, complaints
+
+
+def _of_inputs(inside: list[tuple[Medium, Path]], folder: Path) -> Rows:
+    """A row for each file that is one input; a folder around some of them is their label."""
+    rows = Rows([Origin(str(folder / path), "") for _, path in inside])
+    for number, (medium, path) in enumerate(inside):
+        label = {"label": path.parent.name} if path.parent.name else {}
+        rows.append({medium.name: str(folder / path), **label}, number, 0)
+    return rows
 
 
 def _settled(rows: Rows, complaints: Complaints, total: int, on_bad_row: str) -> Rows:
@@ -110,7 +125,10 @@ def _canonical(
     for i, row in enumerate(raw):
         origin, number = raw.where(i)
         try:
-            rows.append(fit(row, reading, shared, typed=raw.origins[origin].typed), origin, number)
+            fitted = fit(row, reading, shared, typed=raw.origins[origin].typed)
+            if raw.origins[origin].unit and raw.origins[origin].name:
+                fitted |= _found_beside(fitted, reading, Path(raw.origins[origin].name).parent)
+            rows.append(fitted, origin, number)
         except InvalidInput as error:
             complaints.add(origin, number, f"{raw.place(i)}: {error}")
     settled = _settled(rows, complaints, len(rows), on_bad_row)
@@ -150,6 +168,18 @@ def fit(row: Mapping[str, Any], reading: Reading, shared: dict[str, str], *, typ
             one, other = len(fitted[column.like]), len(fitted[ours])
             raise InvalidInput(f"{one} {column.like} have {other} {ours}; give each one of its own")
     return fitted
+
+
+def _found_beside(row: dict[str, Any], reading: Reading, folder: Path) -> dict[str, Any]:
+    """The paths of inputs in a row of a file, which are relative to the file's folder and stay in it."""
+    found = {}
+    for ours, value in row.items():
+        sort = reading.fields[ours].sort
+        if isinstance(sort, Medium) and sort.suffixes and isinstance(value, str):
+            if not Path(os.path.realpath(folder / value)).is_relative_to(os.path.realpath(folder)):
+                raise InvalidInput(f"{ours} is {_shown(value)}, outside of {show(folder)}; keep inputs beside the rows")
+            found[ours] = str(folder / value)
+    return found
 
 
 def _value(
