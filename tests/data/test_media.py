@@ -2,6 +2,7 @@
 
 import pytest
 
+from triarch.cli._inputs import read as inputs_of
 from triarch.data.reading import read, rows_of
 from triarch.errors import InvalidInput, UnsafeFile
 from triarch.kinds import Medium
@@ -72,3 +73,16 @@ def test_bytes_and_values_in_memory_stay_as_they_are():
 
 def test_texts_of_pairs_are_for_models_that_read_text():
     assert "text_pair" not in next(kind for kind in kinds(SMELL) if kind.name == "classification").columns
+
+
+def test_the_shell_takes_a_file_as_one_input_and_a_folder_as_all_of_them(smells):
+    def given(*inputs):
+        return list(inputs_of(None, tuple(map(str, inputs)), "smell", None, SMELL.suffixes))
+
+    assert given(smells / "rose/1.sml") == [smells / "rose/1.sml"]
+    assert given(smells) == [smells / "fish/1.nose", smells / "rose/1.sml", smells / "rose/2.SML"]
+    (smells / "table.jsonl").write_text('{"smell": "rose/1.sml"}\n')
+    assert given(smells / "table.jsonl") == [{"smell": "rose/1.sml"}]
+    with pytest.raises(InvalidInput, match=r"holds no file that ends in \.sml, \.nose"):
+        (smells / "empty").mkdir()
+        given(smells / "empty")

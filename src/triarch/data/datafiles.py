@@ -85,7 +85,7 @@ def inputs_in(folder: Path, media: Iterable[Medium]) -> list[tuple[Medium, Path]
     if not folder.is_dir():
         return []
     suffixes = {suffix: medium for medium in media for suffix in medium.suffixes}
-    names = _names_in(folder)
+    names = names_in(folder)
     inside = [(suffixes[path.suffix.lower()], path) for path in map(Path, names) if path.suffix.lower() in suffixes]
     if not inside:
         return []
@@ -100,7 +100,7 @@ def inputs_in(folder: Path, media: Iterable[Medium]) -> list[tuple[Medium, Path]
 
 
 def _in_folder(folder: Path, format: str | None) -> list[DataFile]:
-    names = _names_in(folder)
+    names = names_in(folder)
     if not names:
         raise InvalidInput(f"{show(folder)} holds no files; name the folder with the data")
     if format is None and (unknown := [name for name in names if _suffixes(folder / name)[0] not in SUFFIXES]):
@@ -114,7 +114,7 @@ def _in_folder(folder: Path, format: str | None) -> list[DataFile]:
     return files
 
 
-def _names_in(folder: Path) -> list[str]:
+def names_in(folder: Path) -> list[str]:
     """The files in a folder and its folders, hidden ones left out. Raises UnsafeFile for a link out of it."""
     root = Path(os.path.realpath(folder))
     inside = [path.relative_to(folder) for path in folder.rglob("*") if not path.is_dir()]

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from triarch import limits
+from triarch.data.datafiles import names_in
 from triarch.data.tables import records
 from triarch.errors import InvalidInput, LimitExceeded, NotFound, TriarchError, show
 from triarch.files import parse_json
@@ -34,6 +35,16 @@ def read_rows(path: Path, name: str = "text", kind: str | None = None) -> Iterat
         raise NotFound(f"{show(path)} is a folder or a device, wanted a file; check the path")
     suffix = path.suffix.lower().removeprefix(".")
     return rows_of(file, str(path), name, kind or (suffix if suffix in KINDS else "lines"))
+
+
+def files_in(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
+    """The files in a folder and its folders that are one input each. Raises UnsafeFile for a link out of it, and
+    InvalidInput where there are none.
+    """
+    found = [folder / name for name in names_in(folder) if name.lower().endswith(suffixes)]
+    if not found:
+        raise InvalidInput(f"{show(folder)} holds no file that ends in {', '.join(suffixes)}; name another folder")
+    return found
 
 
 def rows_of(file: IO[bytes], where: str, name: str, kind: str) -> Iterator[Any]:
