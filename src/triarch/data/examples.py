@@ -17,10 +17,12 @@ class Example(NamedTuple):
     note: Any = None  # what measuring needs beside the target, such as the texts of the right answers
     written: int = 0  # tokens of the target, where that is a text which the model goes through as well
     dropped: int = 0  # tokens of the row that were cut, because that was asked for
+    given: Any = None  # in place of tokens: an input of another medium, which is read anew for each batch
+    cost: int = 0  # of that input, in the units of its processor
 
     @property
     def length(self) -> int:
-        return len(self.ids) + self.written
+        return self.cost or len(self.ids) + self.written
 
 
 class Passage(NamedTuple):

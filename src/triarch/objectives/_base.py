@@ -12,7 +12,7 @@ alone, before any forward pass.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, get_type_hints
 
 import numpy as np
@@ -67,9 +67,10 @@ class Objective:
     LABELS: ClassVar[bool] = False  # it has `labels`, which `labels_of` finds in the data
     CONFIG: ClassVar[dict[str, Any]] = {}  # what config.json says of a model that has learned this
     WRAPS: ClassVar[bool] = False  # it is of another objective, and of a teacher
-    GIVEN: ClassVar[tuple[str, ...]] = ("processor",)  # fields that are no options
+    GIVEN: ClassVar[tuple[str, ...]] = ("processor", "medium")  # fields that are no options
 
-    processor: TextProcessor
+    processor: TextProcessor  # or another medium's
+    medium: Medium = field(default=Text, kw_only=True)  # what the model reads
 
     def __init_subclass__(cls) -> None:
         cls.NAME = cls.__module__.rpartition(".")[2].replace("_", "-")
@@ -190,13 +191,27 @@ class Objective:
     # Helpers of several objectives
 
     def padded(self, examples: Sequence[Example]) -> dict[str, Tensor]:
-        """What the model takes: (B, T) each."""
+        """What the model takes: of text (B, T) each."""
+        if self.medium is not Text:
+            return self.processor.collate([self.piece(example.given) for example in examples])
         return self.processor.pad(
             [[*example.ids] for example in examples], [[*example.type_ids] for example in examples]
         )
 
+    def piece(self, given: Any) -> Any:
+        """An input of another medium than text, as the model sees it: whole. Raises InvalidInput and its kin."""
+        processor: Any = self.processor
+        [piece] = processor.pieces(processor.read(given), None)
+        return piece
+
     def most_tokens(self, wanted: int | None, name: str = "max_tokens", most: int | None = None) -> int:
         """Tokens of one sequence: as many as `wanted`, or as the model takes (`most`). Raises InvalidInput for more."""
+        if self.medium is not Text:
+            if wanted is not None:
+                raise InvalidInput(
+                    f"{name} counts tokens of text, and the model reads {self.medium.name}; leave it out"
+                )
+            return 0
         most = self.processor.max_tokens if most is None else most
         if wanted is not None and not 0 < wanted <= most:
             raise InvalidInput(f"{name} is {wanted}, the model takes {most}; ask for 1 to {most}")

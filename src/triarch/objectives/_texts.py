@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 import numpy as np
 
 from triarch.data.columns import SECOND, Column
-from triarch.kinds import LabelScores
+from triarch.kinds import LabelScores, Text
 from triarch.objectives._base import Batch, Example, Objective
 from triarch.objectives._labels import LABEL
 from triarch.objectives._losses import rows
@@ -65,6 +65,9 @@ class TextObjective(Objective):
         raise NotImplementedError
 
     def examples(self, row: dict[str, Any]) -> list[Example]:
+        if self.medium is not Text:
+            given = row[self.medium.name]
+            return [Example((), (), self.target(row), Part(), given=given, cost=self.piece(given).cost)]
         text, pair = text_in(row, "text"), text_in(row, "text_pair") if row.get("text_pair") else None
         target = self.target(row)
         found = windows(self.processor, text, pair, self.long, most=self._most, stride=self.stride)

@@ -41,7 +41,7 @@ class Distillation(Objective):
     """
 
     WRAPS: ClassVar[bool] = True
-    GIVEN: ClassVar[tuple[str, ...]] = ("processor", "inner", "teacher")
+    GIVEN: ClassVar[tuple[str, ...]] = ("processor", "medium", "inner", "teacher")
 
     inner: Objective
     teacher: Network

@@ -76,13 +76,13 @@ def make_objective(settings: Settings, made: type[Objective], network: Network, 
             )
     if made.LABELS:
         inner_options["labels"] = list(network.config.id2label.values())
-    inner = made(processor=network.processor, **inner_options)
+    inner = made(processor=network.processor, medium=network.family.medium, **inner_options)
     inner.attach(network)
     if outer is None:
         return inner
     assert started.teacher is not None
     teacher = load(started.teacher, scores=(made.SCORES,), device=settings.device, dtype="float32")
-    return outer(processor=network.processor, inner=inner, teacher=teacher, **outer_options)
+    return outer(processor=network.processor, medium=inner.medium, inner=inner, teacher=teacher, **outer_options)
 
 
 def of_text(kind: Family | None) -> str:

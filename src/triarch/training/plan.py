@@ -32,6 +32,7 @@ from triarch.data.store import TokenStore, tokenizer_fingerprint
 from triarch.data.stretches import Stretches
 from triarch.errors import InvalidInput, show
 from triarch.family import Network
+from triarch.kinds import Text
 from triarch.objectives import kinds
 from triarch.objectives import objective as objective_class
 from triarch.objectives._base import Example, Objective
@@ -315,7 +316,7 @@ def _identity(
         "validation": None if held is None else held.fingerprint,
         "model": _digest_model(network),
         "teacher": None if objective.guide is None else _digest_model(objective.guide),
-        "tokenizer": tokenizer_fingerprint(objective.processor),
+        "tokenizer": tokenizer_fingerprint(objective.processor) if objective.medium is Text else None,
     }
     kept: dict[str, Any] = json.loads(json.dumps(found))  # as a checkpoint gives it back
     return kept
@@ -326,6 +327,8 @@ def _digest_examples(examples: Sequence[Example]) -> str:
     for example in examples:
         digest.update(np.array(example.ids, dtype=np.int32).tobytes())
         digest.update(repr(example.target).encode())
+        if example.given is not None:
+            digest.update(repr(example.given).encode())
     return digest.hexdigest()
 
 
