@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from triarch.pages.answers import show as show
     from triarch.tasks import pipeline as pipeline
     from triarch.training import evaluate as evaluate
+    from triarch.training import rows as rows
     from triarch.training import train as train
 
 __version__ = "0.1.0"
@@ -34,13 +35,14 @@ _HOMES = {
     "generate": "generation",
     "load": "engine.prepare",
     "pipeline": "tasks",
+    "rows": "training",
     "save": "checkpoint",
     "show": "pages.answers",
     "stream": "generation",
     "train": "training",
 }
 
-__all__ = ["TriarchError", "__version__", "evaluate", "generate", "load", "pipeline", "save", "show", "stream", "train"]
+__all__ = sorted(["__version__", *_HOMES])
 
 
 def __getattr__(name: str) -> Any:

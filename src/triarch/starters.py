@@ -24,25 +24,6 @@ if TYPE_CHECKING:
 NAME = "starter"  # what stands in place of a folder or a repo id
 ENCODER = "sentence-transformers/all-MiniLM-L6-v2"
 
-# Which one serves a task, by the name that the task is called: a folder of `starters/`, or the encoder
-SERVES = {
-    "text-classification": "intents",
-    "token-classification": "pos",
-    "ner": "entities",
-    "question-answering": "qa",
-    "fill-mask": "bert-books",
-    "next-sentence": "bert-books",
-    "text-generation": "text-books",
-    "translation": "french-english",
-    "text2text-generation": "rewriting",
-    "summarization": "rewriting",
-    "embedding": ENCODER,
-    "feature-extraction": ENCODER,
-    "sentence-similarity": ENCODER,
-    "semantic-search": ENCODER,
-}
-FOLDERS = tuple(dict.fromkeys(name for name in SERVES.values() if name != ENCODER))
-
 CARD, CARD_BYTES = "README.md", 1_000_000
 
 
@@ -56,27 +37,30 @@ class Card:
     scores: Mapping[str, float] = field(default_factory=dict)
 
 
-def resolve(task: str, model: str | os.PathLike[str] | Network) -> Any:
-    """`model`, or the task's starter where that is "starter" and no folder is called so. Raises what `find` does."""
-    if isinstance(model, str) and model == NAME and not os.path.isdir(model):
-        return find(task)
-    return model
+def resolve(task: str, starters: Mapping[str, str], model: str | os.PathLike[str] | Network) -> Any:
+    """`model`, or the starter of a task where that is "starter" and no folder is called so.
+
+    `starters` are those that the task declares, by the names that it is called by. Raises NotFound for a name without
+    one, and when it is not here.
+    """
+    if not (isinstance(model, str) and model == NAME and not os.path.isdir(model)):
+        return model
+    if task not in starters:
+        raise NotFound(f"no starter serves {show(task)}; give a folder or a repo id (triarch list says what is served)")
+    return find(starters[task], task)
 
 
-def find(task: str) -> Path:
-    """The folder of the starter that serves a task. Raises NotFound for a task without one, and when it is not here."""
-    if task not in SERVES:
-        served = ", ".join(SERVES)
-        raise NotFound(f"no starter serves {show(task)}; give a folder or a repo id (starters serve {served})")
-    if SERVES[task] != ENCODER:
-        return folder(SERVES[task])
+def find(name: str, task: str) -> Path:
+    """Where the starter of a task lies: a folder of `starters/`, or the packaged encoder. Raises NotFound."""
+    if name != ENCODER:
+        return folder(name)
     if (inside := hub.packaged(ENCODER)) is None:
         raise NotFound(f"the starter for {task} is {ENCODER}, which is not installed; {hub.installing(ENCODER)}")
     return inside
 
 
 def folder(name: str) -> Path:
-    """Where one of `FOLDERS` lies. Raises NotFound when it is not here."""
+    """Where a folder of `starters/` lies. Raises NotFound when it is not here."""
     path = home() / name
     if not path.is_dir():
         raise NotFound(

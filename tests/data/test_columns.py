@@ -2,11 +2,10 @@
 
 import pytest
 
+from reading import kind_of, read, rows_of
 from samples import SPANS
-from triarch.data.columns import KINDS, kind_of
-from triarch.data.reading import read, rows_of
 from triarch.errors import InvalidInput
-from triarch.objectives import objective, objectives
+from triarch.objectives import kinds, objective, objectives
 
 # Kinds and columns
 
@@ -169,9 +168,16 @@ def test_a_kind_that_is_given_is_asked_of_the_columns():
 
 
 def test_kinds_are_what_objectives_read():
-    assert set(KINDS) == {name for name in objectives() if objective(name).FIELDS} | {"documents"}
-    assert KINDS["span"] == ("question", "context", "answers", "id?")
-    assert "distillation" not in KINDS
+    declared = {kind.name: kind.columns for kind in kinds()}
+    assert set(declared) == {name for name in objectives() if objective(name).FIELDS} | {"documents"}
+    assert [*declared["span"]] == ["question", "context", "answers", "id"]
+    assert declared["span"]["id"].optional
+    assert "distillation" not in declared
+
+
+def test_each_objective_of_rows_has_its_own_rank():
+    ranks = [objective(name).RANK for name in objectives() if objective(name).FIELDS]
+    assert len(set(ranks)) == len(ranks)
 
 
 # Labels

@@ -9,9 +9,9 @@ import time
 import numpy as np
 import pytest
 
+from reading import read, rows_of
 from samples import CONLLU, GOOD, SPANS, SQUAD
 from triarch import limits
-from triarch.data.reading import read, rows_of
 from triarch.errors import CorruptFile, InvalidInput, LimitExceeded, NotFound, TriarchError, UnsafeFile
 
 # Bad rows

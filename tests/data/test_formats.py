@@ -5,9 +5,8 @@ import json
 
 import pytest
 
+from reading import kind_of, read, rows_of
 from samples import CONLLU, GOOD, SPANS, SQUAD
-from triarch.data.columns import kind_of
-from triarch.data.reading import read, rows_of
 from triarch.errors import CorruptFile, InvalidInput, Unsupported
 
 CONLL = "-DOCSTART- -X- O\n\nAda NNP B-PER\nwrote VBD O\n\nit PRP O\n"

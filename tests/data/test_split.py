@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from triarch.data.reading import rows_of
+from reading import rows_of
 from triarch.data.rows import Rows
 from triarch.data.split import overlap, split
 from triarch.errors import InvalidInput
@@ -69,7 +69,7 @@ def test_targets_of_one_source_stay_together():
 
 
 def test_questions_of_one_context_stay_together():
-    rows = [{"question": f"{i}?", "context": f"context {i // 5}", "answers": []} for i in range(50)]
+    rows = rows_of([{"question": f"{i}?", "context": f"context {i // 5}", "answers": []} for i in range(50)])
     train, held = split(rows, 0.2, seed=0)
     assert not set(train.column("context")) & set(held.column("context"))
 

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 
 import tiny
+from reading import read, rows_of
 from triarch import limits
 from triarch.data import store as store_module
 from triarch.data.passages import Passages
-from triarch.data.reading import read, rows_of
 from triarch.data.sentences import paragraphs
 from triarch.data.store import STARTS, TokenStore
 from triarch.errors import CorruptFile, InvalidInput, LimitExceeded, NotFound, TriarchError, UnsafeFile

@@ -14,7 +14,7 @@ import runs
 import tiny
 import triarch
 from material import loss_of
-from triarch.data.reading import read, rows_of
+from reading import learned_from_text, read, rows_of
 from triarch.data.sentences import blocks
 from triarch.data.store import STARTS, TokenStore
 from triarch.data.stretches import Stretches
@@ -29,7 +29,7 @@ from triarch.objectives.clm import Clm
 from triarch.objectives.distillation import Distillation
 from triarch.training import plan
 from triarch.training.learner import Learner
-from triarch.training.model import make_network, set_dropout
+from triarch.training.model import make_network, set_dropout, start
 from triarch.training.settings import Settings
 
 S = tiny.SENTENCES
@@ -321,16 +321,16 @@ def test_a_decoder_from_nothing_knows_its_end_and_goes_on_to_the_bit(tmp_path, m
 
 
 def test_running_text_is_for_next_words_where_the_model_guesses_no_hidden_ones(folder):
-    assert plan.material(Settings(model=str(folder)), pytest.fail, [{"text": "Ada"}], None)[0] is Clm
-    assert plan.material(Settings(family="llama"), pytest.fail, [{"text": "Ada"}], None)[0] is Clm
-    assert plan.material(Settings(family="bert"), pytest.fail, [{"text": "Ada"}], None)[0].NAME == "mlm"
+    assert learned_from_text(model=str(folder)) is Clm
+    assert learned_from_text(family="llama") is Clm
+    assert learned_from_text(family="bert").NAME == "mlm"
 
 
 def test_sizes_that_follow_from_others_follow_from_those_given(tmp_path):
     save_vocabulary(train_vocabulary(S, "bpe", 300, family("llama").reads), tmp_path)
     sizes = {"hidden_size": 24, "num_layers": 1, "num_heads": 3, "intermediate_size": 8, "max_positions": 16}
     settings = Settings(family="llama", tokenizer=str(tmp_path), config=sizes)
-    config = make_network(settings, Clm, []).config
+    config = make_network(settings, Clm, [], start(settings)).config
     assert (config.head_size, config.kv_heads) == (8, 3)
 
 

@@ -14,6 +14,7 @@ import runs
 import tiny
 import triarch
 from material import loss_of
+from reading import learned_from_text
 from triarch.data.examples import Examples
 from triarch.errors import InvalidInput, Unsupported
 from triarch.inputs.text.train_vocabulary import save_vocabulary, train_vocabulary
@@ -377,7 +378,7 @@ def test_a_t5_from_nothing_learns_from_text(tmp_path):
 
 def test_running_text_needs_an_objective_for_an_encoder_decoder(folders):
     with pytest.raises(InvalidInput, match=r"bart learns from running text by span-corruption.* name one"):
-        plan.material(Settings(model=str(folders["bart"])), pytest.fail, [{"text": "Ada"}], None)
+        learned_from_text(model=str(folders["bart"]))
 
 
 def test_low_rank_adapters_come_back(folders, tmp_path):

@@ -26,7 +26,7 @@ def taught(school, task):
 
 def test_there_is_a_lesson_for_each_task_that_a_starter_serves(school):
     assert [lesson.task for lesson in school.lessons] == [
-        task for task, name in starters.SERVES.items() if name in starters.FOLDERS
+        task for task, name in stand_ins.SERVES.items() if name in stand_ins.FOLDERS
     ]
     assert school.absent == {}
 

@@ -7,7 +7,7 @@ import torch
 
 import tiny
 import triarch
-from triarch.data.reading import rows_of
+from reading import rows_of
 from triarch.objectives import objective
 from triarch.training import plan
 from triarch.training.facts import Mistakes

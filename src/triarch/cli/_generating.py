@@ -80,7 +80,7 @@ def load(flags: dict[str, Any], settings: dict[str, Any], *, from_source: bool) 
     task = Generating if from_source else TextGeneration
 
     def loaded(name: str, revision: str | None) -> "Network":
-        folder = starters.resolve("text-generation", name)
+        folder = starters.resolve("text-generation", TextGeneration.STARTERS, name)
         chosen = {name: flags[name] for name in ("dtype", "precision", "device")}
         return task.load(folder, revision=revision, **chosen)
 

@@ -56,17 +56,28 @@ FORMS = [
 ]
 
 
-def read(context: click.Context, inputs: tuple[str, ...], name: str, kind: str | None) -> Iterator[Any]:
-    """Rows of all inputs in turn, a pipe's where none is named; in a table of one column, that is `name`."""
+def read(
+    context: click.Context, inputs: tuple[str, ...], name: str, kind: str | None, suffixes: tuple[str, ...] = ()
+) -> Iterator[Any]:
+    """Rows of all inputs in turn, a pipe's where none is named; in a table of one column, that is `name`.
+
+    A file with one of the `suffixes` is one input, and a folder stands for all of these in it.
+    """
     if not inputs and sys.stdin.isatty():
         context.fail("No INPUT: give a text or a file, or pipe lines in.")
-    return itertools.chain.from_iterable(_read(each, name, kind) for each in inputs or ["-"])
+    return itertools.chain.from_iterable(_read(each, name, kind, suffixes) for each in inputs or ["-"])
 
 
-def _read(given: str, name: str, kind: str | None) -> Iterator[Any]:
+def _read(given: str, name: str, kind: str | None, suffixes: tuple[str, ...]) -> Iterator[Any]:
     """The rows of one INPUT: a text is one, a file or a pipe has many."""
-    from triarch.data.inputs import read_rows, rows_of
+    from triarch.data.inputs import files_in, read_rows, rows_of
 
+    if given.lower().endswith(suffixes):
+        yield Path(given)
+        return
+    if suffixes and os.path.isdir(given):
+        yield from files_in(Path(given), suffixes)
+        return
     if given == "-":
         yield from rows_of(sys.stdin.buffer, "stdin", name, kind or "lines")
     elif _is_file(given):

@@ -46,7 +46,7 @@ def facts(model: str, revision: str | None = None) -> dict[str, Any]:
         "model": str(folder),
         "family": kind.model_type,
         "architecture": architecture,
-        "tasks": [name for name in tasks() if not task_class(name).NEEDS or gives in task_class(name).NEEDS],
+        "tasks": [name for name in tasks() if task_class(name).serves(kind.medium, gives)],
         "heads_served": served,
         "heads_lacking": [name for name in kind.heads if name not in served],
         "parameters": sum(math.prod(entry.shape) for entry in kept.values()),

@@ -2,11 +2,14 @@
 
 import inspect
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from triarch.cli._output import Table, json_option, to_json
+
+if TYPE_CHECKING:
+    from triarch.kinds import Medium
 
 
 @click.command()
@@ -24,7 +27,6 @@ def command(what: str, as_json: bool) -> None:
 
 
 def _tasks() -> list[dict[str, Any]]:
-    from triarch.starters import SERVES
     from triarch.tasks import task_class, tasks
 
     classes = {name: task_class(name) for name in tasks()}
@@ -32,7 +34,7 @@ def _tasks() -> list[dict[str, Any]]:
         {
             "task": name,
             "aliases": [*made.ALIASES],
-            "starters": [SERVES[called] for called in (name, *made.ALIASES) if called in SERVES],
+            "starters": [*made.STARTERS.values()],
             "what": _summary(made.__module__),
         }
         for name, made in classes.items()
@@ -49,11 +51,12 @@ def _heads() -> list[dict[str, Any]]:
     from triarch.models import families, family
     from triarch.tasks import task_class, tasks
 
-    def served(gives: type) -> list[str]:
-        return [name for name in tasks() if gives in task_class(name).NEEDS]
+    def served(medium: "Medium", gives: type) -> list[str]:
+        made = {name: task_class(name) for name in tasks()}
+        return [name for name, task in made.items() if task.NEEDS and task.serves(medium, gives)]
 
     return [
-        {"family": name, "head": head, "gives": gives.__name__, "tasks": served(gives)}
+        {"family": name, "head": head, "gives": gives.__name__, "tasks": served(family(name).medium, gives)}
         for name in families()
         for head, made in family(name).heads.items()
         for gives in [made.kind]

@@ -82,7 +82,7 @@ def _run(
     made = task_class(name)
     given = {key: options[key] for key in options if context.get_parameter_source(key) is not ParameterSource.DEFAULT}
     made.OPTIONS(**given)  # what is wrong here, or with the first inputs, shows before the model is loaded
-    found = read(context, inputs, made.INPUT, input_format)
+    found = read(context, inputs, made.field(), input_format, made.INPUT.suffixes)
     first = list(itertools.islice(found, 2))
     only = len(first) == 1
     if not first:

@@ -1,80 +1,93 @@
 """What kind of rows a data set holds, told by the names of its columns and the values in them.
 
-A kind is what an objective reads, by the objective's name, or running text. Each has its columns, by canonical names;
-USUAL lists the names under which data sets out there have them.
+A kind is what an objective declares of the rows that it reads, or running text. Who reads rows says which kinds there
+are.
 """
 
 import math
 import numbers
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 from triarch.errors import InvalidInput, show, some
-from triarch.kinds import Text
-from triarch.objectives import objective, objectives
+from triarch.kinds import Medium, Text
 from triarch.suggest import did_you_mean
 
-_FIELDS = {name: objective(name).FIELDS for name in objectives()}
-KINDS = {name: columns for name, columns in _FIELDS.items() if columns} | {"documents": ("text",)}
-LABELLED = ("classification", "multi-label", "regression")
-CANONICAL = tuple(dict.fromkeys(name.rstrip("?") for names in KINDS.values() for name in names))
 GROUP = "group"  # a column that any kind may have: rows of one group stay on one side of a split
-PAIRS = (  # names that two texts of a row have together
-    ("text", "text_pair"),
-    ("sentence1", "sentence2"),
-    ("text1", "text2"),
-    ("question1", "question2"),
-    ("premise", "hypothesis"),
-    ("question", "sentence"),
-    ("question", "passage"),
-    ("query", "passage"),
-    ("query", "document"),
-    ("sentence_a", "sentence_b"),
-)
-WRITTEN = (  # names that a text and what is to be written from it have together
-    ("source", "target"),
-    ("src", "tgt"),
-    ("input", "output"),
-    ("input", "target"),
-    ("inputs", "targets"),
-    ("input_text", "target_text"),
-    ("document", "summary"),
-    ("article", "summary"),
-    ("article", "highlights"),
-    ("text", "summary"),
-    ("dialogue", "summary"),
-)
 TRANSLATION = "translation"  # a column of objects with a text in each of two languages
-_LABELS = (
-    *("label", "labels", "intent", "sentiment", "category", "class", "score", "stars", "rating", "target", "topic"),
-    *("emotion", "similarity", "relatedness_score", "coarse_label"),
-)
-USUAL: dict[str, tuple[str, ...]] = {
-    "messages": ("messages", "conversation"),
-    "tools": ("tools",),
-    "text": (Text.name, *Text.usual),
-    "text_pair": tuple(dict.fromkeys(second for _, second in PAIRS)),
-    "label": _LABELS,
-    "labels": ("labels", "label", *_LABELS[2:]),
-    "tokens": ("tokens", "words", "form"),
-    "tags": ("tags", "ner_tags", "pos_tags", "upos", "xpos", "ner", "pos", "labels", "deprel", "lemma"),
-    "question": ("question",),
-    "context": ("context",),
-    "answers": ("answers",),
-    "id": ("id",),
-    "anchor": ("anchor", "query"),
-    "positive": ("positive", "passage", "document"),
-    "negative": ("negative", "hard_negative"),
-    "source": tuple(dict.fromkeys(first for first, _ in WRITTEN)),
-    "target": tuple(dict.fromkeys(second for _, second in WRITTEN)),
-}
-# In which kinds are tried; those of labels are told apart by these
-ORDER = ("chat", "tagging", "span", "contrastive", "seq2seq", "classification", "documents")
 INTEGER = re.compile(r"-?(0|[1-9][0-9]{0,17})")
 NUMBER = re.compile(r"[+-]?((0|[1-9][0-9]*)(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]{1,3})?")
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of the rows that an objective learns from."""
+
+    # What its values are: inputs of a medium, None for the medium that the model reads, or else "class", "classes",
+    # "number", "words", "answers" (that lie in the row's context), "name", "messages" or "objects"
+    sort: Medium | str | None
+    usual: tuple[str, ...] = ()  # other names of such columns in data sets
+    optional: bool = False  # data may lack the column
+    gaps: bool = False  # rows may lack a value
+    recurs: bool = False  # many rows have the same value, which is then kept once
+    bounded: bool = True  # of text: no longer than `limits.TEXT_CHARACTERS`
+    like: str = ""  # of words: the column that has as many of them
+    asked_as: str = ""  # another name by which `columns` may ask for it
+    pairs: tuple[tuple[str, str], ...] = ()  # names that the kind's first column and this one have together
+
+
+SECOND = Column(  # the second of two texts
+    Text,
+    optional=True,
+    pairs=(
+        ("text", "text_pair"),
+        ("sentence1", "sentence2"),
+        ("text1", "text2"),
+        ("question1", "question2"),
+        ("premise", "hypothesis"),
+        ("question", "sentence"),
+        ("question", "passage"),
+        ("query", "passage"),
+        ("query", "document"),
+        ("sentence_a", "sentence_b"),
+    ),
+)
+
+
+class Candidate(NamedTuple):
+    """Columns that have the names of a kind, before it is known whether they hold its values."""
+
+    rows: Any
+    columns: dict[str, str]  # canonical name -> the data's own
+    found: list[str]  # all columns of the data
+    values: str  # of labels, as `values_of` has them; empty for a kind without
+
+    def lists(self, ours: str) -> bool:
+        """Whether any row has a list in a column."""
+        return any(isinstance(row.get(self.columns[ours]), list | tuple) for row in self.rows)
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What rows an objective reads: what it declares, as reading takes it."""
+
+    name: str
+    columns: Mapping[str, Column]
+    is_mine: Callable[[Candidate], bool] = lambda candidate: True
+    keys: tuple[tuple[str, ...], ...] = ()  # columns that make two rows the same, whatever their labels: any of these
+
+    @property
+    def label(self) -> str | None:
+        """The column of the label, if there is one."""
+        return next((name for name, column in self.columns.items() if column.sort in LABELS), None)
+
+
+LABELS = ("class", "classes", "number")  # sorts of columns that are labels
+DOCUMENTS = Kind("documents", {"text": Column(Text, Text.usual, bounded=False)}, keys=(("text",),))
+Kinds = Sequence[Kind]  # in the order in which they are tried
 
 
 @dataclass(frozen=True)
@@ -85,20 +98,21 @@ class Reading:
     columns: dict[str, str]  # canonical name -> the data's own
     unused: tuple[str, ...]  # columns of the data that are not read
     values: str = ""  # of labels: "str", "bool", "int", "float" or "list"
+    fields: Mapping[str, Column] = field(default_factory=dict, repr=False)  # what the columns are declared as
+    keys: tuple[tuple[str, ...], ...] = ()  # as the kind has them
 
     def __str__(self) -> str:
         taken = ", ".join(ours if ours == theirs else f"{ours} = {theirs}" for ours, theirs in self.columns.items())
         return f"{self.kind} ({taken}{'; not read: ' + some(list(self.unused)) if self.unused else ''})"
 
 
-def kind_of(rows: Any) -> str:
-    """The kind of rows, by their columns and values. Raises InvalidInput as `infer` does."""
-    reading = getattr(rows, "reading", None)
-    return (reading or infer(rows)).kind
-
-
 def infer(
-    rows: Any, columns: Mapping[str, str | int] | None = None, kind: str | None = None, *, typed: bool = True
+    rows: Any,
+    kinds: Kinds,
+    columns: Mapping[str, str | int] | None = None,
+    kind: str | None = None,
+    *,
+    typed: bool = True,
 ) -> Reading:
     """What rows (dicts) are, with some columns named ({ours: theirs}), or the kind given, where that is known.
 
@@ -106,9 +120,10 @@ def infer(
     there, where columns or values fit no kind, or several, and for labels that are a table of 0 and 1.
     """
     asked = {ours: str(theirs) for ours, theirs in (columns or {}).items()}
-    if kind is not None and kind not in KINDS:
-        raise InvalidInput(f"there is no kind {show(kind)!r}{did_you_mean(kind, KINDS)}; wanted {', '.join(KINDS)}")
-    known = (*CANONICAL, GROUP)
+    names = [each.name for each in kinds]
+    if kind is not None and kind not in names:
+        raise InvalidInput(f"there is no kind {show(kind)!r}{did_you_mean(kind, names)}; wanted {', '.join(names)}")
+    known = (*dict.fromkeys(name for each in kinds for name in each.columns), GROUP)
     if unknown := [ours for ours in asked if ours not in known]:
         hint = did_you_mean(unknown[0], known)
         raise InvalidInput(f"no kind of rows has a column {show(unknown[0])!r}{hint}; wanted {', '.join(known)}")
@@ -117,21 +132,29 @@ def infer(
         raise InvalidInput(
             f"there is no column {show(absent[0])!r}{did_you_mean(absent[0], found)}; found {some(found)}"
         )
-    for candidate in [kind] if kind else list(ORDER):
-        chosen = _columns(candidate, found, asked, needed=kind is not None)
-        if chosen is None or (kind is None and _is_other(candidate, chosen, found, rows)):
+    sorts: dict[str, str] = {}  # of the values of columns that were looked at
+    for each in kinds:
+        if kind not in (None, each.name):
+            continue
+        chosen = _columns(each, found, asked, needed=kind is not None)
+        if chosen is None:
             continue
         values = ""
-        if candidate in LABELLED:
-            theirs = chosen[_label_of(chosen)]
-            values = values_of((row.get(theirs) for row in rows), typed=typed)
-            candidate = _labelled(kind, values, theirs)
-            if candidate == "multi-label":
-                _refuse_table([row.get(theirs) for row in rows], theirs)
-            label = "labels" if candidate == "multi-label" else "label"
-            chosen = {label if ours in ("label", "labels") else ours: theirs for ours, theirs in chosen.items()}
+        if each.label:
+            theirs = chosen[each.label]
+            if theirs not in sorts:
+                sorts[theirs] = values_of((row.get(theirs) for row in rows), typed=typed)
+            values = sorts[theirs]
+            if kind is None:
+                _check_values(values, theirs)
+        if kind is None and not each.is_mine(Candidate(rows, chosen, found, values)):
+            continue
+        if each.label and each.columns[each.label].sort == "classes":
+            _refuse_table([row.get(chosen[each.label]) for row in rows], chosen[each.label])
         chosen |= {GROUP: asked[GROUP]} if GROUP in asked else {}
-        return Reading(candidate, chosen, tuple(name for name in found if name not in chosen.values()), values)
+        unused = tuple(name for name in found if name not in chosen.values())
+        fields = {GROUP: Column("name"), **each.columns}
+        return Reading(each.name, chosen, unused, values, fields, each.keys)
     raise InvalidInput(
         f"the columns ({some(found)}) fit no kind of rows; name what they are, such as --column text={_example(found)}"
     )
@@ -197,46 +220,53 @@ def sort_of(value: Any) -> str:
     return "list" if isinstance(value, list | tuple) else "other"
 
 
-def _columns(kind: str, found: list[str], asked: dict[str, str], *, needed: bool) -> dict[str, str] | None:
+def _columns(kind: Kind, found: list[str], asked: dict[str, str], *, needed: bool) -> dict[str, str] | None:
     """The columns of a kind; None if the data lacks one, or if it was asked for one that the kind does not have."""
-    wanted = list(KINDS[kind])
-    if kind in LABELLED:
-        wanted[-1] = "labels" if "labels" in asked or kind == "multi-label" else "label"
-        if kind == "multi-label" and "label" in asked:
-            wanted[-1] = "label"
-    if set(asked) - {GROUP} - {name.rstrip("?") for name in wanted}:
+    also = {column.asked_as: name for name, column in kind.columns.items() if column.asked_as}
+    asked = {also.get(ours, ours): theirs for ours, theirs in asked.items()}
+    if set(asked) - {GROUP} - set(kind.columns):
         if not needed:
             return None
         raise InvalidInput(
-            f"rows for {kind} have {', '.join(wanted)}; asked for {', '.join(asked)}: leave out the rest"
+            f"rows for {kind.name} have {', '.join(kind.columns)}; asked for {', '.join(asked)}: leave out the rest"
         )
-    chosen = _written(found) if kind == "seq2seq" and not asked.keys() & set(wanted) else {}
-    if kind == "seq2seq" and not chosen and not asked and not needed:
+    first = next(iter(kind.columns))
+    together = next((c.pairs for c in kind.columns.values() if c.pairs and not c.optional), ())
+    chosen = _together(kind, together, found) if together and not asked.keys() & set(kind.columns) else {}
+    if together and not chosen and not asked and not needed:
         return None  # one of the names alone says little
-    for name in wanted:
-        if name in chosen:
+    for ours, column in kind.columns.items():
+        if ours in chosen:
             continue
-        ours = name.rstrip("?")
         free = [theirs for theirs in found if theirs not in chosen.values() and theirs not in asked.values()]
-        theirs = asked.get(ours) or (_pair(chosen, free) if ours == "text_pair" else _usual(ours, free, kind))
+        theirs = asked.get(ours) or (
+            _pair(chosen[first], column, free)
+            if column.pairs and column.optional
+            else _usual(ours, column, free, kind.name)
+        )
         if theirs:
             chosen[ours] = theirs
-        elif not name.endswith("?"):
+        elif not column.optional:
             if not needed:
                 return None
-            raise InvalidInput(f"no column is known as the {ours} of {kind} among {some(found)}; name it: "
+            raise InvalidInput(f"no column is known as the {ours} of {kind.name} among {some(found)}; name it: "
                                f"--column {ours}={_example(found)}")  # fmt: skip
     return chosen
 
 
-def _usual(ours: str, free: list[str], kind: str) -> str | None:
+def plain(name: str) -> str:
+    """A column's name as usual names are written."""
+    return re.sub(r"[\s-]+", "_", name.strip().lower())
+
+
+def _usual(ours: str, column: Column, free: list[str], kind: str) -> str | None:
     """The column with a usual name; the canonical one before all. Raises InvalidInput if there are several."""
-    plain = {name: re.sub(r"[\s-]+", "_", name.strip().lower()) for name in free}
     if ours in free:
         return ours
-    near = [name for name in free if plain[name] in USUAL[ours]]
-    seconds = {second for first, second in PAIRS if first in plain.values()}
-    near = [name for name in near if not (ours == "text" and plain[name] in seconds)]
+    usual = {ours, *column.usual, *(second for _, second in column.pairs)}
+    if ours == Text.name:  # and none that is the second beside one that is there
+        usual -= {second for first, second in SECOND.pairs if first in map(plain, free)}
+    near = [name for name in free if plain(name) in usual]
     if len(near) > 1:
         raise InvalidInput(
             f"the {ours} of {kind} may be any of {some(near)}; say which: --column {ours}={show(near[0])}"
@@ -244,48 +274,24 @@ def _usual(ours: str, free: list[str], kind: str) -> str | None:
     return near[0] if near else None
 
 
-def _pair(chosen: dict[str, str], free: list[str]) -> str | None:
-    first = re.sub(r"[\s-]+", "_", chosen["text"].strip().lower())
-    seconds = [second for one, second in PAIRS if one == first]
-    near = [name for name in free if re.sub(r"[\s-]+", "_", name.strip().lower()) in seconds]
+def _pair(first: str, column: Column, free: list[str]) -> str | None:
+    seconds = [second for one, second in column.pairs if one == plain(first)]
+    near = [name for name in free if plain(name) in seconds]
     return near[0] if len(near) == 1 else None
 
 
-def _written(found: list[str]) -> dict[str, str]:
-    """The text to be read and the one to be written, by their usual names. Raises InvalidInput for several pairs."""
-    plain = {re.sub(r"[\s-]+", "_", name.strip().lower()): name for name in found}
-    pairs = [(plain[first], plain[second]) for first, second in WRITTEN if first in plain and second in plain]
+def _together(kind: Kind, pairs: Iterable[tuple[str, str]], found: list[str]) -> dict[str, str]:
+    """The two columns of a kind by names that they have together. Raises InvalidInput for several such pairs."""
+    named = {plain(name): name for name in found}
+    both = [(named[first], named[second]) for first, second in pairs if first in named and second in named]
     languages = [name for name in found if name.startswith(f"{TRANSLATION}.")]
     if len(languages) == 2:
-        pairs.append((languages[0], languages[1]))
-    if len(pairs) > 1:
-        listed = " or ".join(f"{first} to {second}" for first, second in pairs[:3])
-        first, second = map(show, pairs[0])
-        raise InvalidInput(
-            f"what is to be written may be {show(listed)}; say which: --column source={first} --column target={second}"
-        )
-    return {"source": pairs[0][0], "target": pairs[0][1]} if pairs else {}
-
-
-def _is_other(kind: str, chosen: dict[str, str], found: list[str], rows: Any) -> bool:
-    """Whether columns that have the names of a kind hold something else, so that the next kind is looked at."""
-    if kind == "chat":
-        return not any(isinstance(row.get(chosen["messages"]), list | tuple) for row in rows)
-    if kind == "tagging":
-        return not any(isinstance(row.get(chosen["tokens"]), list | tuple) for row in rows)
-    if kind == "seq2seq":
-        texts = any(all(isinstance(value_in(row, chosen[ours]), str) for ours in ("source", "target")) for row in rows)
-        of_label = chosen["target"].lower() in _LABELS and any(
-            name.lower() in USUAL["text"] for name in found if name not in chosen.values()
-        )
-        return not texts or of_label  # a label, and the source that its text is from
-    if kind == "contrastive":  # a query and a passage with a label are a pair to be classified
-        return set(chosen) & set(chosen.values()) == set() and any(name.lower() in _LABELS for name in found)
-    return False
-
-
-def _label_of(chosen: dict[str, str]) -> str:
-    return "labels" if "labels" in chosen else "label"
+        both.append((languages[0], languages[1]))
+    if len(both) > 1:
+        listed = " or ".join(f"{first} to {second}" for first, second in both[:3])
+        given = " ".join(f"--column {ours}={show(theirs)}" for ours, theirs in zip(kind.columns, both[0], strict=False))
+        raise InvalidInput(f"what is to be written may be {show(listed)}; say which: {given}")
+    return dict(zip(kind.columns, both[0], strict=False)) if both else {}
 
 
 def _refuse_table(values: list[Any], theirs: str) -> None:
@@ -299,10 +305,8 @@ def _refuse_table(values: list[Any], theirs: str) -> None:
         )
 
 
-def _labelled(kind: str | None, values: str, theirs: str) -> str:
-    """The kind that the values of a label make; `kind`, where it was given."""
-    if kind is not None:
-        return kind
+def _check_values(values: str, theirs: str) -> None:
+    """Raises InvalidInput for labels of which nobody can say whether they are classes or amounts, or that are none."""
     if values == "whole":
         raise InvalidInput(
             f"column {show(theirs)!r} holds whole numbers written as fractions (1.0), which may be classes or amounts; "
@@ -311,7 +315,6 @@ def _labelled(kind: str | None, values: str, theirs: str) -> str:
     if values in ("", "other"):
         raise InvalidInput(f"column {show(theirs)!r} holds no label that is a name, a number or a list; name another "
                            "column: --column label=...")  # fmt: skip
-    return {"list": "multi-label", "float": "regression"}.get(values, "classification")
 
 
 def _example(found: list[str]) -> str:

@@ -14,6 +14,7 @@ from typing import IO, Any
 
 from triarch import limits
 from triarch.errors import CorruptFile, InvalidInput, LimitExceeded, NotFound, UnsafeFile, show, some
+from triarch.kinds import Medium
 from triarch.suggest import did_you_mean
 
 Paths = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
@@ -75,15 +76,33 @@ def find(paths: Paths, format: str | None = None) -> list[DataFile]:
     return found
 
 
+def inputs_in(folder: Path, media: Iterable[Medium]) -> list[tuple[Medium, Path]]:
+    """The files in a folder that are one input each, by paths in it, if it holds no rows: all of them, or in a folder
+    for each class. Empty for a folder of rows, and for what is no folder.
+
+    Raises InvalidInput where other files lie between them, UnsafeFile for a link that leaves the folder.
+    """
+    if not folder.is_dir():
+        return []
+    suffixes = {suffix: medium for medium in media for suffix in medium.suffixes}
+    names = names_in(folder)
+    inside = [(suffixes[path.suffix.lower()], path) for path in map(Path, names) if path.suffix.lower() in suffixes]
+    if not inside:
+        return []
+    if others := [name for name in names if Path(name).suffix.lower() not in suffixes]:
+        raise InvalidInput(
+            f"{show(folder)} holds {inside[0][0].name} files and others ({some(others)}); name the file with the rows, "
+            "or take the others out"
+        )
+    if len(depths := {len(path.parts) for _, path in inside}) > 1 or max(depths) > 2:
+        raise InvalidInput(f"{show(folder)} is no folder of files, and none of a folder for each class; make it one")
+    return inside
+
+
 def _in_folder(folder: Path, format: str | None) -> list[DataFile]:
-    root = Path(os.path.realpath(folder))
-    inside = [path.relative_to(folder) for path in folder.rglob("*") if not path.is_dir()]
-    names = sorted(str(path) for path in inside if not any(part.startswith(".") for part in path.parts))
+    names = names_in(folder)
     if not names:
         raise InvalidInput(f"{show(folder)} holds no files; name the folder with the data")
-    for name in names:
-        if not Path(os.path.realpath(folder / name)).is_relative_to(root):
-            raise UnsafeFile(f"{show(folder / name)} is a link that leaves its folder; replace it by the file itself")
     if format is None and (unknown := [name for name in names if _suffixes(folder / name)[0] not in SUFFIXES]):
         raise InvalidInput(
             f"{show(folder)} holds files that are not known as data ({some(unknown)}); name the data files themselves, "
@@ -93,6 +112,17 @@ def _in_folder(folder: Path, format: str | None) -> list[DataFile]:
     if len(kinds := sorted({file.format for file in files})) > 1:
         raise InvalidInput(f"{show(folder)} holds files of several formats ({', '.join(kinds)}); name those to be read")
     return files
+
+
+def names_in(folder: Path) -> list[str]:
+    """The files in a folder and its folders, hidden ones left out. Raises UnsafeFile for a link out of it."""
+    root = Path(os.path.realpath(folder))
+    inside = [path.relative_to(folder) for path in folder.rglob("*") if not path.is_dir()]
+    names = sorted(str(path) for path in inside if not any(part.startswith(".") for part in path.parts))
+    for name in names:
+        if not Path(os.path.realpath(folder / name)).is_relative_to(root):
+            raise UnsafeFile(f"{show(folder / name)} is a link that leaves its folder; replace it by the file itself")
+    return names
 
 
 def _told(path: Path, format: str | None) -> DataFile:

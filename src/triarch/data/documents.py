@@ -4,9 +4,9 @@ import hashlib
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from triarch.data.columns import Reading, infer
+from triarch.data.columns import DOCUMENTS, Reading, infer
 from triarch.data.datafiles import DataFile
-from triarch.data.formats import READERS
+from triarch.data.formats import READERS, Asked
 from triarch.data.inputs import numbered_lines
 from triarch.data.reading import Columns, fit
 from triarch.data.rows import Complaints, Origin, place
@@ -39,11 +39,11 @@ def documents(
             yield Document(i, 0, origin, parts(_lines(file, i, complaints), exact))
             continue
         reading: Reading | None = None
-        for number, row in READERS[file.format].read(file, columns or {}):
+        for number, row in READERS[file.format].read(file, Asked(columns, [DOCUMENTS])):
             if isinstance(row, TriarchError):
                 complaints.add(i, number, str(row))
                 continue
-            reading = reading or infer([row], columns, "documents")
+            reading = reading or infer([row], [DOCUMENTS], columns)
             try:
                 text = fit(row, reading, {})["text"]
             except InvalidInput as error:

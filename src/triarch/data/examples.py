@@ -1,11 +1,43 @@
 """Examples in memory, as a training loop draws them."""
 
 from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from triarch.errors import InvalidInput
-from triarch.objectives._base import Example
+
+
+class Example(NamedTuple):
+    """One sequence of tokens, special ones included, and what is to be learned from it."""
+
+    ids: Sequence[int]  # where examples are kept, an array of four bytes each
+    type_ids: Sequence[int]
+    target: Any = None  # each objective's own
+    note: Any = None  # what measuring needs beside the target, such as the texts of the right answers
+    written: int = 0  # tokens of the target, where that is a text which the model goes through as well
+    dropped: int = 0  # tokens of the row that were cut, because that was asked for
+    given: Any = None  # in place of tokens: an input of another medium, which is read anew for each batch
+    cost: int = 0  # of that input, in the units of its processor
+
+    @property
+    def length(self) -> int:
+        return self.cost or len(self.ids) + self.written
+
+
+class Passage(NamedTuple):
+    """A sentence of running text, as tokens without special ones."""
+
+    ids: np.ndarray  # (T,) int64
+    starts: np.ndarray  # (T,) bool: here a word begins
+
+
+class Stretch(NamedTuple):
+    """A part of a document, to the letter, as tokens without special ones."""
+
+    ids: np.ndarray  # (T,) int64
+    begins: bool  # the document begins with it
+    ends: bool  # and ends with it
 
 
 class Examples:

@@ -4,22 +4,31 @@ Columns are those of the file. `asked` holds the column names that a caller want
 is read for two of its columns only, and a table without a header is known by its columns being asked for by number.
 """
 
-import csv
 import re
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
 from typing import Any, NamedTuple
 
 from triarch import limits
 from triarch.data import parquet
-from triarch.data.columns import USUAL
+from triarch.data.columns import Kinds
 from triarch.data.datafiles import DataFile
 from triarch.data.inputs import decoded, numbered_lines, numbered_objects
+from triarch.data.tables import Cells, one, records
 from triarch.errors import CorruptFile, InvalidInput, LimitExceeded, TriarchError, show, some
 from triarch.files import parse_json
 from triarch.suggest import did_you_mean
 
-Asked = Mapping[str, str | int]
+
+class Asked(dict[str, str | int]):
+    """The columns that a caller wants, {ours: theirs}."""
+
+    def __init__(self, columns: Mapping[str, str | int] | None, kinds: Kinds):
+        super().__init__(columns or {})
+        declared = [(ours, column) for kind in kinds for ours, column in kind.columns.items() if ours in self]
+        self.usual = {name for ours, column in declared for name in (ours, *column.usual)}
+        self.usual |= {second for _, column in declared for _, second in column.pairs}
+
+
 Found = Iterator[tuple[int, dict[str, Any] | TriarchError]]
 
 CONLLU = ("id", "form", "lemma", "upos", "xpos", "feats", "head", "deprel", "deps", "misc")
@@ -99,9 +108,9 @@ def table(delimiter: str) -> Callable[[DataFile, Asked], Found]:
     """
 
     def read(file: DataFile, asked: Asked) -> Found:
-        csv.field_size_limit(limits.LINE_BYTES)  # of the whole process; by default 20,000 words are too many for a cell
         with file.open() as opened:
-            rows = _by_tabs(opened, str(file)) if delimiter == "\t" else _by_quotes(opened, str(file))
+            tabs, where = delimiter == "\t", str(file)
+            rows = _by_tabs(opened, where) if tabs else records(numbered_lines(opened, where), where, delimiter)
             header: list[str] | None = None
             for number, cells in rows:
                 if header is None:
@@ -237,7 +246,7 @@ def _header(cells: list[str], asked: Asked, where: str) -> tuple[list[str], bool
     """Names of the columns, and whether the first line holds them."""
     wanted = [str(name) for name in asked.values()]
     if wanted and all(name.isdigit() for name in wanted) and not set(wanted) <= set(cells):
-        if {cell.strip().lower() for cell in cells} & {usual for ours in asked for usual in USUAL.get(ours, ())}:
+        if {cell.strip().lower() for cell in cells} & asked.usual:
             raise InvalidInput(f"{where} is a header ({some(cells)}); ask for columns by their names in it")
         return [str(i) for i in range(1, len(cells) + 1)], False
     if twice := sorted({cell for cell in cells if cells.count(cell) > 1}):
@@ -248,46 +257,12 @@ def _header(cells: list[str], asked: Asked, where: str) -> tuple[list[str], bool
     return cells, True
 
 
-Cells = Iterator[tuple[int, list[str] | TriarchError]]
-
-
 def _by_tabs(opened: Any, where: str) -> Cells:
     for number, line in numbered_lines(opened, where):
         if isinstance(line, TriarchError):
             yield number, line
         elif line:
-            cells = line.split("\t")
-            if '"' in line:
-                with suppress(csv.Error):  # where quotes are text
-                    cells = next(csv.reader([line], delimiter="\t", strict=True))
-            yield number, cells
-
-
-def _by_quotes(opened: Any, where: str) -> Cells:
-    faults: list[TriarchError] = []
-
-    def fed() -> Iterator[str]:
-        for _, line in numbered_lines(opened, where):
-            if isinstance(line, TriarchError):
-                faults.append(line)
-            yield "\n" if isinstance(line, TriarchError) else line + "\n"
-
-    reader = csv.reader(fed(), strict=True)
-    while True:
-        number = reader.line_num + 1
-        try:
-            cells: list[str] | TriarchError = next(reader)
-        except StopIteration:
-            return
-        except csv.Error as error:
-            if "unexpected end" in str(error):  # all rows from here on are in one cell
-                raise CorruptFile(f"{where} line {number} opens a quote that nothing closes; mend it") from None
-            cells = CorruptFile(f"{where} line {number} is no table row ({show(error)}); mend the quotes")
-        if faults:
-            cells = faults[0]
-            faults.clear()
-        if cells:
-            yield number, cells
+            yield number, one(line, "\t")
 
 
 def _place_of(asked: Asked, ours: str, default: int) -> int:

@@ -5,14 +5,15 @@ a text a line, and `whole` is one text. The suffix of a file says which; any oth
 cannot be read is an error in its place, and the rest goes on. A folder of images holds one input in each file.
 """
 
-import csv
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
 from triarch import limits
-from triarch.errors import CorruptFile, InvalidInput, LimitExceeded, NotFound, TriarchError, show
+from triarch.data.datafiles import names_in
+from triarch.data.tables import records
+from triarch.errors import InvalidInput, LimitExceeded, NotFound, TriarchError, show
 from triarch.files import parse_json
 from triarch.kinds import Medium, Text
 
@@ -25,7 +26,7 @@ def read_rows(path: Path, name: str = "text", kind: str | None = None, medium: M
     In a table without a column `name`, the only column is taken for it. Raises NotFound, CorruptFile.
     """
     if medium.suffixes and path.is_dir():
-        return files_in(path, medium)
+        return iter(files_in(path, medium.suffixes))
     try:
         regular = path.stat() and (path.is_file() or path.is_fifo())
         file = path.open("rb") if regular else None
@@ -39,12 +40,14 @@ def read_rows(path: Path, name: str = "text", kind: str | None = None, medium: M
     return rows_of(file, str(path), name, kind or (suffix if suffix in KINDS else "lines"))
 
 
-def files_in(folder: Path, medium: Medium) -> Iterator[Path]:
-    """Files of a medium in a folder and those below it, by their paths. Raises NotFound where there are none."""
-    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in medium.suffixes and path.is_file())
+def files_in(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
+    """The files in a folder and its folders that are one input each. Raises UnsafeFile for a link out of it, and
+    InvalidInput where there are none.
+    """
+    found = [folder / name for name in names_in(folder) if name.lower().endswith(suffixes)]
     if not found:
-        raise NotFound(f"{show(folder)} has no {medium.name} files ({', '.join(medium.suffixes)}); check the path")
-    yield from found
+        raise InvalidInput(f"{show(folder)} holds no file that ends in {', '.join(suffixes)}; name another folder")
+    return found
 
 
 def rows_of(file: IO[bytes], where: str, name: str, kind: str) -> Iterator[Any]:
@@ -99,25 +102,14 @@ def decoded(data: bytes, where: str, limit: int | None = None) -> str:
 
 def _table(file: IO[bytes], where: str, name: str, delimiter: str) -> Iterator[Any]:
     """Rows of a table with a header. Quoted cells may hold line ends."""
-    csv.field_size_limit(limits.LINE_BYTES)  # of the whole process; by default 20,000 words are too many for a cell
-    lines = _raise_errors(line for _, line in numbered_lines(file, where))
-    reader = csv.reader((line + "\n" for line in lines), delimiter=delimiter, strict=True)
-    try:
-        header = next(reader, [])
-        if len(header) == 1 and header != [name]:
-            header = [name]
-        for row in reader:
-            if len(row) == len(header):
-                yield dict(zip(header, row, strict=True))
-            elif row:
-                found = f"{len(row)} cells, the header has {len(header)}"
-                yield InvalidInput(f"{where} line {reader.line_num} has {found}; mend the row")
-    except csv.Error as error:
-        raise CorruptFile(f"{where} line {reader.line_num} is no table row ({show(error)}); mend the quotes") from None
-
-
-def _raise_errors(rows: Iterable[Any]) -> Iterator[Any]:
-    for row in rows:
-        if isinstance(row, TriarchError):
-            raise row
-        yield row
+    header: list[str] | None = None
+    for number, cells in records(numbered_lines(file, where), where, delimiter):
+        if isinstance(cells, TriarchError):
+            raise cells
+        if header is None:
+            header = [name] if len(cells) == 1 else cells
+        elif len(cells) == len(header):
+            yield dict(zip(header, cells, strict=True))
+        else:
+            found = f"{len(cells)} cells, the header has {len(header)}"
+            yield InvalidInput(f"{where} line {number} has {found}; mend the row")

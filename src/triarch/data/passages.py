@@ -1,10 +1,32 @@
 """Running text, as a training loop draws it: passages of a token store, made into an example afresh each time."""
 
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, ClassVar, Protocol
+
 import numpy as np
 
+from triarch.data.examples import Example, Passage
 from triarch.data.store import STARTS, TokenStore
 from triarch.errors import InvalidInput
-from triarch.objectives._base import Example, Objective, Passage
+
+if TYPE_CHECKING:
+    from triarch.inputs.text.processor import TextProcessor
+
+
+class Composer(Protocol):
+    """The objective that passages are composed for."""
+
+    processor: TextProcessor
+    PAIR: ClassVar[bool]
+
+    @property
+    def room(self) -> int: ...
+    def sizes(self, tokens: np.ndarray) -> np.ndarray: ...
+    def compose(
+        self, passages: Sequence[Passage], other: Callable[[], Sequence[Passage]], rng: np.random.Generator
+    ) -> Example: ...
 
 
 class Passages:
@@ -13,7 +35,7 @@ class Passages:
     Together the chunks are the whole store, each token once. An index is all that is held: two int64 a sentence.
     """
 
-    def __init__(self, store: TokenStore, objective: Objective):
+    def __init__(self, store: TokenStore, objective: Composer):
         """A chunk has at most `objective.room` tokens. Raises InvalidInput for a store of another tokenizer, and for a
         single document where segments of two are put together.
         """

@@ -9,7 +9,6 @@ import numpy as np
 
 from triarch.data import seeds
 from triarch.data.columns import GROUP
-from triarch.data.reading import rows_of
 from triarch.data.rows import Rows
 from triarch.errors import InvalidInput, show
 
@@ -25,7 +24,7 @@ class Overlap:
         return self.count > 0
 
 
-def split(rows: Rows | list[dict[str, Any]], share: float, seed: int, group: str | None = None) -> tuple[Rows, Rows]:
+def split(whole: Rows, share: float, seed: int, group: str | None = None) -> tuple[Rows, Rows]:
     """Rows to train on, and about `share` of them to validate with; the same ones for the same seed.
 
     Equal texts, equal contexts of questions, and rows with the same value in the column `group` (by default "group",
@@ -34,7 +33,6 @@ def split(rows: Rows | list[dict[str, Any]], share: float, seed: int, group: str
     """
     if isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share < 1:
         raise InvalidInput(f"the share to hold out is {show(share)}; wanted a number between 0 and 1")
-    whole = rows if isinstance(rows, Rows) else rows_of(rows)
     by_group = group is not None or (whole.reading is not None and GROUP in whole.reading.columns)
     knots = _Knots(len(whole))
     for i, row in enumerate(whole):
@@ -42,7 +40,7 @@ def split(rows: Rows | list[dict[str, Any]], share: float, seed: int, group: str
             if (value := row.get(group or GROUP)) is None:
                 raise InvalidInput(f"{whole.place(i)} has no column {show(group)!r} to group by; read it as a column")
             knots.tie(i, (GROUP, value))
-        for key in texts(row):
+        for key in keys(whole, row):
             knots.tie(i, key)
     clusters = knots.clusters()
     sizes = np.bincount(clusters)
@@ -66,11 +64,11 @@ def overlap(train: Rows, validation: Rows, most: int = 5) -> Overlap:
     """How many rows to validate with have the text, or the context, of a row to train on; the first `most` of them."""
     first: dict[Hashable, int] = {}
     for i, row in enumerate(train):
-        for key in texts(row):
+        for key in keys(train, row):
             first.setdefault(key, i)
     count, examples = 0, list[str]()
     for i, row in enumerate(validation):
-        both = next((key for key in texts(row) if key in first), None)
+        both = next((key for key in keys(validation, row) if key in first), None)
         if both is not None:
             count += 1
             if len(examples) < most:
@@ -79,19 +77,18 @@ def overlap(train: Rows, validation: Rows, most: int = 5) -> Overlap:
     return Overlap(count, examples)
 
 
-def texts(row: dict[str, Any]) -> list[tuple[Any, ...]]:
-    """What makes a canonical row the same as another, whatever its label: any of these."""
-    if "context" in row:
-        return [("context", row["context"])]
-    if "tokens" in row:
-        return [("tokens", *row["tokens"])]
-    if "messages" in row:
-        return [("messages", json.dumps(row["messages"], sort_keys=True, default=str))]
-    if "source" in row:
-        return [("source", row["source"])]
-    if "anchor" in row:
-        return [("anchor", row["anchor"]), ("positive", row["positive"])]
-    return [("text", row["text"], row.get("text_pair"))]
+def keys(rows: Rows, row: dict[str, Any]) -> list[tuple[Any, ...]]:
+    """What makes a row the same as another, whatever its label, as their kind declares it: any of these."""
+    named = rows.reading.keys if rows.reading is not None else (tuple(row),)
+    return [
+        (names[0], *(part for name in names for part in _parts(row.get(name)) if part is not None)) for names in named
+    ]
+
+
+def _parts(value: Any) -> list[Hashable]:
+    if isinstance(value, list) and all(isinstance(word, str) for word in value):
+        return list(value)
+    return [value if isinstance(value, Hashable) else json.dumps(value, sort_keys=True, default=str)]
 
 
 class _Knots:

@@ -24,6 +24,7 @@ from tqdm import tqdm
 
 from triarch import limits
 from triarch.data import datafiles, origins
+from triarch.data.columns import DOCUMENTS
 from triarch.data.datafiles import Paths
 from triarch.data.documents import Document, digest, documents
 from triarch.data.origins import Origins
@@ -80,7 +81,7 @@ class TokenStore:
         path, complaints = Path(folder), Complaints()
         made_of: dict[str, Any] = {"version": VERSION, "tokenizer": tokenizer_fingerprint(processor)}
         if isinstance(source, Rows) or (isinstance(source, list) and source and isinstance(source[0], dict)):
-            rows = source if isinstance(source, Rows) else rows_of(source, columns=columns, kind="documents")
+            rows = source if isinstance(source, Rows) else rows_of(source, [DOCUMENTS], columns=columns)
             found = _of_rows(rows, exact)
             made_of["texts"] = _digest_rows(rows)
         else:

@@ -3,13 +3,30 @@
 Of a document with n tokens there are n + 1 to be guessed, each from those before it: all of its own, and its end.
 """
 
+from __future__ import annotations
+
 import itertools
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
+from triarch.data.examples import Example, Stretch
 from triarch.data.passages import packed, pieces
 from triarch.data.store import STARTS, TokenStore
-from triarch.objectives._base import Example, Objective, Stretch
+
+if TYPE_CHECKING:
+    from triarch.inputs.text.processor import TextProcessor
+
+
+class Continuer(Protocol):
+    """The objective that stretches are for."""
+
+    processor: TextProcessor
+
+    @property
+    def room(self) -> int: ...
+    def continued(self, stretches: Sequence[Stretch]) -> Example: ...
 
 
 class Stretches:
@@ -21,7 +38,7 @@ class Stretches:
     for those near the ends.
     """
 
-    def __init__(self, store: TokenStore, objective: Objective, moving: bool = False):
+    def __init__(self, store: TokenStore, objective: Continuer, moving: bool = False):
         """Raises InvalidInput for a store of another tokenizer."""
         store.check(objective.processor)
         self.store, self.objective, self.moving = store, objective, moving

@@ -19,7 +19,7 @@ from triarch.layers import low_rank
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
-def load(model: str | os.PathLike[str], *, precision: str | None = None, **options: Any) -> Network:
+def load(model: str | os.PathLike[str] | checkpoint.Opened, *, precision: str | None = None, **options: Any) -> Network:
     """Load a checkpoint in eval mode and prepare it for use: a folder, or a repo id from the hub or its cache.
 
     `precision` is the type in which the model's linear layers multiply, see `prepare`. The other options, such as

@@ -14,6 +14,7 @@ from triarch.config import Config
 from triarch.errors import NotFound, show
 from triarch.family import Alias, Head, Network
 from triarch.inputs.processor import Format
+from triarch.kinds import Medium
 from triarch.suggest import did_you_mean
 from triarch.weights import Layout
 from triarch.weights.table import parameters
@@ -32,6 +33,11 @@ class Family:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return family, (self.model_type,)  # copies of a model are of the same family; a module cannot be copied
+
+    @property
+    def medium(self) -> Medium:
+        """What its models read."""
+        return self.reads.medium
 
     @property
     def weights(self) -> Layout:

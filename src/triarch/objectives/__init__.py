@@ -7,10 +7,13 @@ import importlib
 import pkgutil
 from typing import TYPE_CHECKING
 
+from triarch.data.columns import DOCUMENTS
 from triarch.errors import NotFound, show
+from triarch.kinds import Medium, Text
 from triarch.suggest import did_you_mean
 
 if TYPE_CHECKING:
+    from triarch.data.columns import Kind
     from triarch.objectives._base import Objective
 
 
@@ -26,3 +29,9 @@ def objective(name: str) -> type[Objective]:
     module = importlib.import_module(f"{__name__}.{name.replace('-', '_')}")
     made: type[Objective] = getattr(module, name.title().replace("-", ""))
     return made
+
+
+def kinds(medium: Medium = Text) -> list[Kind]:
+    """The kinds of rows that there is an objective for, in the order in which they are tried; running text is last."""
+    made = sorted((objective(name) for name in objectives()), key=lambda each: each.RANK)
+    return [*(each.kind(medium) for each in made if each.FIELDS), DOCUMENTS]

@@ -12,13 +12,19 @@ alone, before any forward pass.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, get_type_hints
 
 import numpy as np
 
 from triarch.checks import check
-from triarch.inputs.fit import bounded
+from triarch.data.columns import Candidate, Column, Kind
+from triarch.data.examples import Example as Example
+from triarch.data.examples import Passage as Passage
+from triarch.data.examples import Stretch as Stretch
+from triarch.errors import InvalidInput
+from triarch.inputs.fit import Fit, bounded
+from triarch.kinds import Medium, Text
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -27,36 +33,6 @@ if TYPE_CHECKING:
     from triarch.inputs.text.processor import TextProcessor
 
 IGNORED = -100  # a target that no loss looks at, by the convention of torch's cross_entropy
-
-
-class Example(NamedTuple):
-    """One sequence of tokens, special ones included, and what is to be learned from it."""
-
-    ids: Sequence[int]  # where examples are kept, an array of four bytes each
-    type_ids: Sequence[int]
-    target: Any = None  # each objective's own
-    note: Any = None  # what measuring needs beside the target, such as the texts of the right answers
-    written: int = 0  # tokens of the target, where that is a text which the model goes through as well
-    dropped: int = 0  # tokens of the row that were cut, because that was asked for
-
-    @property
-    def length(self) -> int:
-        return len(self.ids) + self.written
-
-
-class Passage(NamedTuple):
-    """A sentence of running text, as tokens without special ones."""
-
-    ids: np.ndarray  # (T,) int64
-    starts: np.ndarray  # (T,) bool: here a word begins
-
-
-class Stretch(NamedTuple):
-    """A part of a document, to the letter, as tokens without special ones."""
-
-    ids: np.ndarray  # (T,) int64
-    begins: bool  # the document begins with it
-    ends: bool  # and ends with it
 
 
 class Batch(NamedTuple):
@@ -82,16 +58,20 @@ class Objective:
     NAME: ClassVar[str]  # as recipes write it: the name of its file, with dashes
     SCORES: ClassVar[type]  # the kind of scores it trains, of `kinds`
     READS: ClassVar[str] = "rows"  # or "documents", sentences of running text; or "texts", all of it to the letter
-    FIELDS: ClassVar[tuple[str, ...]] = ()  # columns of its rows, if these are its own; those ending in ? may be absent
+    FIELDS: ClassVar[dict[str, Column]] = {}  # columns of its rows, by canonical names; none: running text
+    KEYS: ClassVar[tuple[tuple[str, ...], ...]] = ()  # columns that make rows the same; none: all inputs together
+    RANK: ClassVar[int] = 0  # rows are tried as those of the objective with the lowest rank first
     METRIC: ClassVar[str] = "loss"  # the one by which the best model is kept
     WHOLE: ClassVar[bool] = False  # the loss of a row depends on the other rows: batches are never taken in pieces
     PAIR: ClassVar[bool] = False  # of running text: a sequence has two segments, the second maybe of another document
     CLASSES: ClassVar[str | None] = None  # the targets that are classes to choose from by `logits`, if that is all
     LABELS: ClassVar[bool] = False  # it has `labels`, which `labels_of` finds in the data
     CONFIG: ClassVar[dict[str, Any]] = {}  # what config.json says of a model that has learned this
-    GIVEN: ClassVar[tuple[str, ...]] = ("processor",)  # fields that are no options
+    WRAPS: ClassVar[bool] = False  # it is of another objective, and of a teacher
+    GIVEN: ClassVar[tuple[str, ...]] = ("processor", "medium")  # fields that are no options
 
-    processor: TextProcessor
+    processor: TextProcessor  # or another medium's
+    medium: Medium = field(default=Text, kw_only=True)  # what the model reads
 
     def __init_subclass__(cls) -> None:
         cls.NAME = cls.__module__.rpartition(".")[2].replace("_", "-")
@@ -101,6 +81,26 @@ class Objective:
         """What a recipe can set: the type of each option, by its name."""
         hints = get_type_hints(cls, localns={"TextProcessor": object, "Network": object})
         return {f.name: hints[f.name] for f in fields(cls) if f.name not in cls.GIVEN}
+
+    @classmethod
+    def kind(cls, medium: Medium = Text) -> Kind:
+        """What its rows are for a model that reads `medium`: a column of the model's own medium is called by that.
+
+        Columns that data may lack are for models of their medium only.
+        """
+        found: dict[str, Column] = {}
+        for name, column in cls.FIELDS.items():
+            if column.sort is None:
+                found[medium.name] = replace(column, sort=medium, usual=medium.usual)
+            elif not (column.optional and isinstance(column.sort, Medium) and column.sort is not medium):
+                found[name] = column
+        inputs = tuple(name for name, column in found.items() if isinstance(column.sort, Medium))
+        return Kind(cls.NAME, found, cls.is_mine, cls.KEYS or (inputs,))
+
+    @classmethod
+    def is_mine(cls, candidate: Candidate) -> bool:
+        """Whether rows whose columns have the names of this objective hold its values; else the next one is tried."""
+        return True
 
     @classmethod
     def labels_of(cls, rows: Iterable[dict[str, Any]]) -> list[str]:
@@ -140,6 +140,16 @@ class Objective:
         """How long examples are, at most, that are made of so many tokens of running text (N,)."""
         sizes: np.ndarray = tokens + self.processor.tokenizer.num_special_tokens_to_add(self.PAIR)
         return sizes
+
+    @property
+    def classes(self) -> list[str] | None:
+        """The names of its labels, by their numbers; None for an objective that has none."""
+        return None
+
+    @property
+    def guide(self) -> Network | None:
+        """The model that it learns from beside the data."""
+        return None
 
     @property
     def least(self) -> int:
@@ -182,12 +192,26 @@ class Objective:
     # Helpers of several objectives
 
     def padded(self, examples: Sequence[Example]) -> dict[str, Tensor]:
-        """What the model takes: (B, T) each."""
+        """What the model takes: of text (B, T) each."""
+        if self.medium is not Text:
+            return self.processor.collate([self.piece(example.given) for example in examples])
         return self.processor.pad(
             [[*example.ids] for example in examples], [[*example.type_ids] for example in examples]
         )
 
+    def piece(self, given: Any) -> Any:
+        """An input of another medium than text, as the model sees it: whole. Raises InvalidInput and its kin."""
+        processor: Any = self.processor
+        [piece] = processor.pieces(processor.read(given), Fit())
+        return piece
+
     def most_tokens(self, wanted: int | None, name: str = "max_tokens", most: int | None = None) -> int:
         """Tokens of one sequence: as many as `wanted`, or as the model takes (`most`). Raises InvalidInput for more."""
+        if self.medium is not Text:
+            if wanted is not None:
+                raise InvalidInput(
+                    f"{name} counts tokens of text, and the model reads {self.medium.name}; leave it out"
+                )
+            return 0
         most = self.processor.max_tokens if most is None else most
         return most if wanted is None else bounded(name, wanted, most)

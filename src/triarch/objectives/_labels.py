@@ -5,8 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from triarch.data.columns import Column
 from triarch.errors import InvalidInput, show
 from triarch.suggest import did_you_mean
+
+LABEL = Column(
+    "class",
+    usual=(
+        *("labels", "intent", "sentiment", "category", "class", "score", "stars", "rating", "target", "topic"),
+        *("emotion", "similarity", "relatedness_score", "coarse_label"),
+    ),
+    asked_as="labels",
+)
+LABEL_NAMES = ("label", *LABEL.usual)
 
 
 class Labels:

@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 
+from triarch.data.columns import SECOND, Column
 from triarch.inputs.fit import Fit, Strategy, mean
-from triarch.kinds import LabelScores
+from triarch.kinds import LabelScores, Text
 from triarch.objectives._base import Batch, Example, Objective
+from triarch.objectives._labels import LABEL
 from triarch.objectives._losses import rows
 from triarch.objectives._windows import Part, by_row, kept, parts, text_in
 
@@ -34,7 +36,7 @@ class TextObjective(Objective):
     length, as the task of the same head has it."""
 
     SCORES: ClassVar[type] = LabelScores
-    FIELDS: ClassVar[tuple[str, ...]] = ("text", "text_pair?", "label")
+    FIELDS: ClassVar[dict[str, Column]] = {"input": Column(None), "text_pair": SECOND, "label": LABEL}
 
     long: Strategy = "window"  # a text longer than max_tokens is read in windows, cut, or refused
     stride: int = 0  # tokens that neighbouring windows share
@@ -64,6 +66,9 @@ class TextObjective(Objective):
         raise NotImplementedError
 
     def examples(self, row: dict[str, Any]) -> list[Example]:
+        if self.medium is not Text:
+            given = row[self.medium.name]
+            return [Example((), (), self.target(row), Part(), given=given, cost=self.piece(given).cost)]
         text, pair = text_in(row, "text"), text_in(row, "text_pair") if row.get("text_pair") else None
         target = self.target(row)
         found = self.processor.pieces((text, pair), self._fit)

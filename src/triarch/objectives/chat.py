@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from triarch.data.columns import Candidate, Column
 from triarch.errors import InvalidInput
 from triarch.objectives._base import IGNORED, Example
 from triarch.objectives._next_words import NextWords
@@ -21,13 +22,22 @@ from triarch.objectives._next_words import NextWords
 
 @dataclass(kw_only=True)
 class Chat(NextWords):
-    FIELDS: ClassVar[tuple[str, ...]] = ("messages", "tools?")
+    FIELDS: ClassVar[dict[str, Column]] = {
+        "messages": Column("messages", usual=("conversation",)),
+        "tools": Column("objects", optional=True, gaps=True),
+    }
+    KEYS: ClassVar[tuple[tuple[str, ...], ...]] = (("messages",),)
+    RANK: ClassVar[int] = 1
 
     max_tokens: int | None = None  # of one conversation; none: what the model takes
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self._most = self.most_tokens(self.max_tokens)
+
+    @classmethod
+    def is_mine(cls, candidate: Candidate) -> bool:
+        return candidate.lists("messages")
 
     def examples(self, row: dict[str, Any]) -> list[Example]:
         """A token is learned if any of its characters is the assistant's: a space before a word may be the template's.

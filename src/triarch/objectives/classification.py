@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 
 from triarch import metrics
+from triarch.data.columns import Candidate
 from triarch.errors import InvalidInput, show
 from triarch.objectives._labels import Labels, name_of, ordered
 from triarch.objectives._losses import cross_entropy
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 @dataclass(kw_only=True)
 class Classification(TextObjective):
     METRIC: ClassVar[str] = "accuracy"
+    RANK: ClassVar[int] = 6
     CLASSES: ClassVar[str | None] = "label"
     LABELS: ClassVar[bool] = True
     CONFIG: ClassVar[dict[str, Any]] = {"problem_type": "single_label_classification"}
@@ -49,6 +51,14 @@ class Classification(TextObjective):
                 found = show(self.class_weights, 60)
                 raise InvalidInput(f"class_weights is {found}, wanted {len(self.labels)} numbers of at least 0")
             self._weights = list(self.class_weights)
+
+    @classmethod
+    def is_mine(cls, candidate: Candidate) -> bool:
+        return candidate.values not in ("list", "float")
+
+    @property
+    def classes(self) -> list[str]:
+        return self.labels
 
     @classmethod
     def labels_of(cls, rows: Iterable[dict[str, Any]]) -> list[str]:

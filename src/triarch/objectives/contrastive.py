@@ -21,10 +21,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 import numpy as np
 
 from triarch import metrics
+from triarch.data.columns import Candidate, Column
 from triarch.errors import InvalidInput, Unsupported, show
 from triarch.inputs.fit import Fit, Strategy
-from triarch.kinds import Features
+from triarch.kinds import Features, Text
 from triarch.objectives._base import Batch, Example, Objective
+from triarch.objectives._labels import LABEL_NAMES
 from triarch.objectives._losses import rows, wide
 from triarch.objectives._windows import text_in
 
@@ -46,7 +48,13 @@ class Outcome(NamedTuple):
 @dataclass(kw_only=True)
 class Contrastive(Objective):
     SCORES: ClassVar[type] = Features
-    FIELDS: ClassVar[tuple[str, ...]] = ("anchor", "positive", "negative?")
+    FIELDS: ClassVar[dict[str, Column]] = {
+        "anchor": Column(Text, usual=("query",)),
+        "positive": Column(Text, usual=("passage", "document")),
+        "negative": Column(Text, usual=("hard_negative",), optional=True, gaps=True),
+    }
+    KEYS: ClassVar[tuple[tuple[str, ...], ...]] = (("anchor",), ("positive",))
+    RANK: ClassVar[int] = 4
     METRIC: ClassVar[str] = "mrr"
     WHOLE: ClassVar[bool] = True
 
@@ -67,6 +75,12 @@ class Contrastive(Objective):
         self._fit = Fit(strategy=self.long, most=self.max_tokens)
         self._least = 2
         self._recipe, self._prompts = Recipe(), (self.anchor_prompt or "", self.positive_prompt or "")
+
+    @classmethod
+    def is_mine(cls, candidate: Candidate) -> bool:
+        """A query and a passage with a label are a pair to be classified."""
+        named = set(candidate.columns) & set(candidate.columns.values())
+        return bool(named) or not any(name.lower() in LABEL_NAMES for name in candidate.found)
 
     def attach(self, network: Network) -> None:
         """Learn by the recipe beside the checkpoint.

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, get_origin, get_type_hints
 
 import numpy as np
 
@@ -23,8 +23,7 @@ if TYPE_CHECKING:
 
     from triarch.family import Network
 
-# What an objective is asked about itself; distillation is in all of it as the one that it wraps
-ASKED = ("SCORES", "READS", "FIELDS", "METRIC", "WHOLE", "PAIR", "CLASSES", "LABELS", "CONFIG")
+OWN = {"NAME", "WRAPS", "GIVEN"}  # what it declares itself; in all else it is as the objective that it wraps
 
 
 class Both(NamedTuple):
@@ -41,7 +40,8 @@ class Distillation(Objective):
     two segments apart, of a model that does not, sees both texts of a pair as the first.
     """
 
-    GIVEN: ClassVar[tuple[str, ...]] = ("processor", "inner", "teacher")
+    WRAPS: ClassVar[bool] = True
+    GIVEN: ClassVar[tuple[str, ...]] = ("processor", "medium", "inner", "teacher")
 
     inner: Objective
     teacher: Network
@@ -54,14 +54,23 @@ class Distillation(Objective):
             raise InvalidInput(f"alpha is {self.alpha}, wanted a share of 0 to 1")
         if not self.temperature > 0:
             raise InvalidInput(f"temperature is {self.temperature}, wanted more than 0")
-        for name in ASKED:
-            setattr(self, name, getattr(self.inner, name))
+        for name, hint in get_type_hints(Objective, localns={"TextProcessor": object}).items():
+            if get_origin(hint) is ClassVar and name not in OWN:
+                setattr(self, name, getattr(self.inner, name))
         if self.inner.CLASSES is None:
             raise Unsupported(
                 f"{self.inner.NAME} is no choice among classes; there is nothing to compare with a teacher"
             )
         _check_teacher(self.teacher, self.inner)
         self.teacher.eval()
+
+    @property
+    def classes(self) -> list[str] | None:
+        return self.inner.classes
+
+    @property
+    def guide(self) -> Network:
+        return self.teacher
 
     def prepare(self, rows: Iterable[dict[str, Any]]) -> None:
         self.inner.prepare(rows)
@@ -162,10 +171,8 @@ def _check_teacher(teacher: Network, inner: Objective) -> None:
             f"the teacher takes {most:,} tokens, {inner.NAME} shows it up to {longest:,}; set the option max_tokens to "
             f"{most}, or choose another teacher"
         )
-    if inner.LABELS:
-        names = list(teacher.config.id2label.values())
-        wanted = list(getattr(inner, "labels"))  # noqa: B009 - each objective with LABELS has them
-        if names != wanted:
-            raise InvalidInput(
-                f"the teacher's labels are {names[:5]}, the objective's {wanted[:5]}; give labels in its order"
-            )
+    names = list(teacher.config.id2label.values())
+    if inner.classes is not None and names != inner.classes:
+        raise InvalidInput(
+            f"the teacher's labels are {names[:5]}, the objective's {inner.classes[:5]}; give labels in its order"
+        )

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from triarch import metrics
+from triarch.data.columns import Candidate, Column
 from triarch.errors import InvalidInput, show
-from triarch.objectives._labels import Labels, name_of, ordered
+from triarch.objectives._labels import LABEL, LABEL_NAMES, Labels, name_of, ordered
 from triarch.objectives._losses import wide
 from triarch.objectives._texts import TextObjective
 
@@ -20,7 +21,11 @@ if TYPE_CHECKING:
 
 @dataclass(kw_only=True)
 class MultiLabel(TextObjective):
-    FIELDS: ClassVar[tuple[str, ...]] = ("text", "text_pair?", "labels")
+    FIELDS: ClassVar[dict[str, Column]] = {
+        **{name: column for name, column in TextObjective.FIELDS.items() if column is not LABEL},
+        "labels": Column("classes", usual=LABEL_NAMES, asked_as="label"),
+    }
+    RANK: ClassVar[int] = 8
     METRIC: ClassVar[str] = "f1_micro"
     LABELS: ClassVar[bool] = True
     CONFIG: ClassVar[dict[str, Any]] = {"problem_type": "multi_label_classification"}
@@ -33,6 +38,14 @@ class MultiLabel(TextObjective):
         self._labels = Labels(self.labels)
         if not 0 < self.threshold < 1:
             raise InvalidInput(f"threshold is {self.threshold}, wanted a probability between 0 and 1")
+
+    @classmethod
+    def is_mine(cls, candidate: Candidate) -> bool:
+        return candidate.values == "list"
+
+    @property
+    def classes(self) -> list[str]:
+        return self.labels
 
     @classmethod
     def labels_of(cls, rows: Iterable[dict[str, Any]]) -> list[str]:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from triarch import metrics
+from triarch.data.columns import Candidate, Column
 from triarch.errors import InvalidInput, show
+from triarch.objectives._labels import LABEL
 from triarch.objectives._losses import wide
 from triarch.objectives._texts import TextObjective
 
@@ -19,11 +21,17 @@ if TYPE_CHECKING:
 
 @dataclass(kw_only=True)
 class Regression(TextObjective):
+    FIELDS: ClassVar[dict[str, Column]] = {**TextObjective.FIELDS, "label": replace(LABEL, sort="number")}
+    RANK: ClassVar[int] = 7
     CONFIG: ClassVar[dict[str, Any]] = {
         "problem_type": "regression",
         "id2label": {0: "LABEL_0"},
         "label2id": {"LABEL_0": 0},
     }
+
+    @classmethod
+    def is_mine(cls, candidate: Candidate) -> bool:
+        return candidate.values == "float"
 
     def target(self, row: dict[str, Any]) -> float:
         """A number, or the digits of one, as a table has them."""

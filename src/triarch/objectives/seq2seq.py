@@ -11,12 +11,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+from triarch.data.columns import Candidate, Column, value_in
 from triarch.errors import InvalidInput, show, some
 from triarch.inputs.fit import Fit
 from triarch.inputs.processor import Piece
 from triarch.inputs.text.targets import language_settings
+from triarch.kinds import Text
 from triarch.metrics import texts
 from triarch.objectives._base import Example
+from triarch.objectives._labels import LABEL_NAMES
 from triarch.objectives._target_words import TargetWords
 from triarch.objectives._windows import text_in
 from triarch.suggest import did_you_mean
@@ -34,10 +37,29 @@ MEASURES: dict[str, Callable[[Sequence[str], Sequence[str]], dict[str, float]]] 
     "exact_match": lambda right, written: {"exact_match": texts.exact_match(right, written)},
 }
 
+WRITTEN = (  # names that a text and what is to be written from it have together
+    ("source", "target"),
+    ("src", "tgt"),
+    ("input", "output"),
+    ("input", "target"),
+    ("inputs", "targets"),
+    ("input_text", "target_text"),
+    ("document", "summary"),
+    ("article", "summary"),
+    ("article", "highlights"),
+    ("text", "summary"),
+    ("dialogue", "summary"),
+)
+
 
 @dataclass(kw_only=True)
 class Seq2Seq(TargetWords):
-    FIELDS: ClassVar[tuple[str, ...]] = ("source", "target")
+    FIELDS: ClassVar[dict[str, Column]] = {
+        "source": Column(Text, usual=tuple(dict.fromkeys(source for source, _ in WRITTEN))),
+        "target": Column(Text, pairs=WRITTEN),
+    }
+    KEYS: ClassVar[tuple[tuple[str, ...], ...]] = (("source",),)
+    RANK: ClassVar[int] = 5
 
     prefix: str | None = None  # text before every source; None: what config.json says, if that is one text
     src_lang: str | None = None  # the language of sources, by the checkpoint's own codes
@@ -47,6 +69,19 @@ class Seq2Seq(TargetWords):
     measures: list[str] = field(default_factory=lambda: ["bleu", "chrf", "rouge"])  # of what it wrote
     num_beams: int = 1  # by which it writes
     max_new_tokens: int | None = None  # that it writes at most; None: what the checkpoint says, else 256
+
+    @classmethod
+    def is_mine(cls, candidate: Candidate) -> bool:
+        """Texts; and what has the name of a label beside that of a text is a label, and the source says where from."""
+        columns = candidate.columns
+        if columns["target"].lower() in LABEL_NAMES and any(
+            name.lower() in (Text.name, *Text.usual) for name in candidate.found if name not in columns.values()
+        ):
+            return False
+        return any(
+            all(isinstance(value_in(row, columns[ours]), str) for ours in ("source", "target"))
+            for row in candidate.rows
+        )
 
     def __post_init__(self) -> None:
         super().__post_init__()

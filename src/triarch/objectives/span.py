@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 import numpy as np
 
 from triarch import metrics
+from triarch.data.answers import answers_in
+from triarch.data.columns import Column
 from triarch.errors import InvalidInput, show
 from triarch.inputs.fit import QUESTION
-from triarch.kinds import SpanScores
-from triarch.objectives._answers import answers_in
+from triarch.kinds import SpanScores, Text
 from triarch.objectives._base import Batch, Example, Objective
 from triarch.objectives._losses import cross_entropy, wide
 from triarch.objectives._windows import Part, by_row, kept, parts, text_in
@@ -50,7 +51,14 @@ class Outcome(NamedTuple):
 @dataclass(kw_only=True)
 class Span(Objective):
     SCORES: ClassVar[type] = SpanScores
-    FIELDS: ClassVar[tuple[str, ...]] = ("question", "context", "answers", "id?")
+    FIELDS: ClassVar[dict[str, Column]] = {
+        "question": Column(Text),
+        "context": Column(Text, recurs=True),
+        "answers": Column("answers"),
+        "id": Column("name", optional=True),
+    }
+    KEYS: ClassVar[tuple[tuple[str, ...], ...]] = (("context",),)
+    RANK: ClassVar[int] = 3
     METRIC: ClassVar[str] = "f1"
 
     max_tokens: int | None = None  # of a window with its question; none: 384, or what the model takes

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 from triarch import metrics
+from triarch.data.columns import Candidate, Column
 from triarch.errors import InvalidInput, show
 from triarch.inputs.fit import TOKENS, owned
 from triarch.kinds import TokenScores
@@ -45,7 +46,16 @@ class Outcome(NamedTuple):
 @dataclass(kw_only=True)
 class Tagging(Objective):
     SCORES: ClassVar[type] = TokenScores
-    FIELDS: ClassVar[tuple[str, ...]] = ("tokens", "tags")
+    FIELDS: ClassVar[dict[str, Column]] = {
+        "tokens": Column("words", usual=("words", "form")),
+        "tags": Column(
+            "words",
+            usual=("ner_tags", "pos_tags", "upos", "xpos", "ner", "pos", "labels", "deprel", "lemma"),
+            like="tokens",
+        ),
+    }
+    KEYS: ClassVar[tuple[tuple[str, ...], ...]] = (("tokens",),)
+    RANK: ClassVar[int] = 2
     METRIC: ClassVar[str] = "f1"
     CLASSES: ClassVar[str | None] = "tags"
     LABELS: ClassVar[bool] = True
@@ -66,6 +76,14 @@ class Tagging(Objective):
             numbers.get(f"I-{tag[2:]}" if tag.startswith("B-") else tag, numbers[tag]) for tag in self.labels
         ]
         self._entities = any(tag.startswith(("B-", "I-", "E-", "S-")) for tag in self.labels)
+
+    @classmethod
+    def is_mine(cls, candidate: Candidate) -> bool:
+        return candidate.lists("tokens")
+
+    @property
+    def classes(self) -> list[str]:
+        return self.labels
 
     @classmethod
     def labels_of(cls, rows: Iterable[dict[str, Any]]) -> list[str]:

@@ -78,7 +78,7 @@ def pipeline(
 
     if not isinstance(model, Network):
         dtype = dtype if torch_dtype is None else torch_dtype
-        folder = starters.resolve("translation" if pair else task, model)
+        folder = starters.resolve("translation" if pair else task, made.STARTERS, model)
         model = made.load(folder, dtype=dtype, device=device, precision=precision, revision=revision)
     elif precision is not None:
         raise InvalidInput("precision is chosen when a model is loaded, and this one is; give it to triarch.load")

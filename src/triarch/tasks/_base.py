@@ -12,7 +12,7 @@ from __future__ import annotations
 import itertools
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -27,6 +27,7 @@ from triarch.errors import InvalidInput, TriarchError, Unsupported, show
 from triarch.inputs import fit
 from triarch.inputs.fit import Fit
 from triarch.inputs.processor import Piece
+from triarch.kinds import Medium, Text
 from triarch.suggest import did_you_mean
 from triarch.tasks._options import Options, Shared
 
@@ -67,12 +68,21 @@ class Task:
 
     ALIASES: ClassVar[tuple[str, ...]] = ()
     NEEDS: ClassVar[tuple[type, ...]] = ()  # kinds of scores that serve, of `kinds`; none: any head
-    INPUT: ClassVar[str] = "text"  # the name under which a row of a file holds the input
+    INPUT: ClassVar[Medium] = Text  # what it asks about
+    FIELD: ClassVar[str | None] = None  # the name under which a row of a file holds the input; None: the medium's
+    TRY: ClassVar[Any] = None  # an input that shows it off; a task without one is on no card
+    TAG: ClassVar[str | None] = None  # the hub's name of it, where that is another one; empty: it has none
+    STARTERS: ClassVar[Mapping[str, str]] = {}  # the starter for each name that it is called by
     OPTIONS: ClassVar[type[Shared]] = Options
     READ_AHEAD: ClassVar[int] = budgets.BATCHES_AHEAD
     FIT: ClassVar[Fit] = Fit()  # how an input longer or larger than the model is read, unless options say otherwise
 
     def __init__(self, model: Network, **defaults: Any):
+        if (medium := model.family.medium) is not self.INPUT:
+            raise Unsupported(
+                f"{model.architecture} reads {medium.name}, this task needs one that reads {self.INPUT.name}; choose "
+                "another checkpoint"
+            )
         if self.NEEDS and model.kind not in self.NEEDS:
             given, wanted = model.kind.__name__, " or ".join(kind.__name__ for kind in self.NEEDS)
             raise Unsupported(
@@ -94,6 +104,16 @@ class Task:
         from triarch.engine.prepare import load
 
         return load(model, scores=cls.NEEDS, **options)
+
+    @classmethod
+    def field(cls) -> str:
+        """The name under which a row of a file holds the input."""
+        return cls.FIELD or cls.INPUT.name
+
+    @classmethod
+    def serves(cls, medium: Medium, scores: type) -> bool:
+        """Whether a checkpoint that reads this medium can do it with a head that gives these scores."""
+        return medium is cls.INPUT and (not cls.NEEDS or scores in cls.NEEDS)
 
     def read(self, given: Any, options: Any) -> Any:
         """One input as a user gives it -> what `prepare` takes. Raises InvalidInput."""
@@ -141,7 +161,7 @@ class Task:
         elif isinstance(inputs, list | tuple):
             answer = list(self.run(inputs, chosen))
         elif isinstance(inputs, Path):
-            return self.run(read_rows(inputs, self.INPUT), chosen)
+            return self.run(read_rows(inputs, self.field(), medium=self.INPUT), chosen)
         elif isinstance(inputs, Iterable):
             return self.run(inputs, chosen)
         else:

@@ -16,6 +16,7 @@ import numpy as np
 from triarch.errors import InvalidInput
 from triarch.inputs.fit import Fit, mean
 from triarch.inputs.text.given import text_of
+from triarch.starters import ENCODER
 from triarch.tasks import _options
 from triarch.tasks._base import Job, Task
 
@@ -37,6 +38,9 @@ class Embedding(Task):
     """Text -> (D,) array of float32."""
 
     ALIASES: ClassVar[tuple[str, ...]] = ("sentence-embedding",)
+    TAG = "feature-extraction"
+    TRY: ClassVar[Any] = ["A man is eating.", "Someone eats."]
+    STARTERS = {"embedding": ENCODER}
     OPTIONS = Options
 
     def __init__(self, model: Any, **defaults: Any):

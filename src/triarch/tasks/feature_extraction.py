@@ -14,6 +14,7 @@ import numpy as np
 
 from triarch.inputs.fit import TOKENS, stitch
 from triarch.inputs.text.given import text_of
+from triarch.starters import ENCODER
 from triarch.tasks import _options
 from triarch.tasks._base import Job, Task
 
@@ -37,6 +38,7 @@ class Options(_options.Options):
 class FeatureExtraction(Task):
     """Text -> (1, T, D) nested lists, special tokens included; with `pool` (D,)."""
 
+    STARTERS = {"feature-extraction": ENCODER}
     OPTIONS = Options
     FIT = TOKENS
 

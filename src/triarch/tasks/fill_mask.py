@@ -75,6 +75,8 @@ class FillMask(Task):
     """Text with the tokenizer's mask -> [{"score", "token", "token_str", "sequence"}]; several masks: one list each."""
 
     NEEDS = (WordScores, PretrainingScores)
+    TRY = "Paris is the [MASK] of France."
+    STARTERS = {"fill-mask": "bert-books"}
     OPTIONS = Options
     FIT = Fit(share=1 / 2)
 

@@ -35,6 +35,9 @@ class NextSentence(Task):
     """{"text": …, "text_pair": …} -> {"label": "IsNext" | "NotNext", "score"}."""
 
     NEEDS = (FollowsScores, PretrainingScores)
+    TAG = ""
+    TRY = {"text": "I was hungry.", "text_pair": "So I ate."}
+    STARTERS = {"next-sentence": "bert-books"}
     OPTIONS = Options
 
     def read(self, given: Any, options: Options) -> tuple[str, str]:

@@ -44,7 +44,9 @@ class QuestionAnswering(Task):
     """{"question", "context"} -> {"score", "start", "end", "answer"}; with `top_k` a list of them."""
 
     NEEDS = (SpanScores,)
-    INPUT = "context"
+    FIELD = "context"
+    TRY = {"question": "Who wrote it?", "context": "It was written by Ada."}
+    STARTERS = {"question-answering": "qa"}
     OPTIONS = Options
     FIT = QUESTION
 

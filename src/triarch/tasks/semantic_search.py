@@ -14,6 +14,7 @@ import numpy as np
 from triarch.data.inputs import read_rows
 from triarch.errors import InvalidInput, TriarchError
 from triarch.inputs.text.given import text_of
+from triarch.starters import ENCODER
 from triarch.tasks import embedding
 from triarch.tasks._base import Job
 from triarch.tasks.embedding import Embedding, normalized
@@ -41,7 +42,9 @@ class SemanticSearch(Embedding):
     """
 
     ALIASES = ()
-    INPUT = "query"
+    TRY = None
+    FIELD = "query"
+    STARTERS = {"semantic-search": ENCODER}
     OPTIONS = Options
 
     def __init__(self, model: Any, **defaults: Any):

@@ -12,6 +12,7 @@ import numpy as np
 
 from triarch.errors import InvalidInput
 from triarch.inputs.text.given import text_of
+from triarch.starters import ENCODER
 from triarch.tasks import embedding
 from triarch.tasks._base import Job, dealt, together
 from triarch.tasks.embedding import Embedding, normalized
@@ -26,7 +27,9 @@ class SentenceSimilarity(Embedding):
     """{"source_sentence": …, "sentences": […]} -> [cosine of each]."""
 
     ALIASES = ()
-    INPUT = "source_sentence"
+    TRY = None
+    FIELD = "source_sentence"
+    STARTERS = {"sentence-similarity": ENCODER}
     OPTIONS = Options
 
     def read(self, given: Any, options: Any) -> list[str]:

@@ -38,6 +38,7 @@ class Options(_writing.Options):
 class Summarization(Writing):
     """Text -> [{"summary_text"}], one for each sequence."""
 
+    STARTERS = {"summarization": "rewriting"}
     OPTIONS = Options
     NAME = "summary"
     PARAMS = "summarization"

@@ -11,5 +11,8 @@ from triarch.tasks._writing import Writing
 class Text2TextGeneration(Writing):
     """Text -> [{"generated_text"}], one for each sequence. A long text is read in pieces, whose answers are joined."""
 
+    TRY = "Studies have shown that owning a dog is good for you."
+    STARTERS = {"text2text-generation": "rewriting"}
+
     NAME = "generated"
     PARAMS = "text2text-generation"

@@ -34,6 +34,8 @@ class TextClassification(Task):
 
     ALIASES = ("sentiment-analysis",)
     NEEDS = (LabelScores,)
+    TRY = "I loved it."
+    STARTERS = {"text-classification": "intents"}
     OPTIONS = Options
 
     def shaped(self, answer: Any, inputs: Any, given: dict[str, Any]) -> Any:

@@ -84,6 +84,8 @@ class TextGeneration(Generating):
     """Text or chat -> [{"generated_text"}], one for each sequence. A chat is a list of {"role", "content"}."""
 
     NEEDS = (NextWordScores,)
+    TRY = "Once upon a time"
+    STARTERS = {"text-generation": "text-books"}
     OPTIONS = Options
 
     def single(self, inputs: Any, options: Options) -> bool:

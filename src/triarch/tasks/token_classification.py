@@ -57,6 +57,8 @@ class TokenClassification(Task):
 
     ALIASES = ("ner",)
     NEEDS = (TokenScores,)
+    TRY = "Ada Lovelace lived in London."
+    STARTERS = {"token-classification": "pos", "ner": "entities"}
     OPTIONS = Options
     FIT = TOKENS
 

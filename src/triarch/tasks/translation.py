@@ -39,6 +39,7 @@ class Options(_writing.Options):
 class Translation(Writing):
     """Text -> [{"translation_text"}], one for each sequence."""
 
+    STARTERS = {"translation": "french-english"}
     OPTIONS = Options
     NAME = "translation"
     PARAMS = "translation"

@@ -54,7 +54,7 @@ class ZeroShotClassification(Task):
     """Text -> {"sequence", "labels", "scores"}, best label first."""
 
     NEEDS = (LabelScores, NextWordScores)
-    INPUT = "sequence"
+    FIELD = "sequence"
     OPTIONS = Options
     FIT = Fit(side="first")
 

@@ -10,7 +10,7 @@ from triarch import starters
 from triarch.errors import NotFound
 from triarch.pages import table
 from triarch.starters import Card
-from triarch.tasks import pipeline
+from triarch.tasks import pipeline, task_class
 from triarch.tour import reading, writing
 from triarch.tour.subject import Row, Subject
 
@@ -84,7 +84,7 @@ def attend(note: Callable[[str], None]) -> School:
 
 def learn(subject: Subject) -> Lesson:
     """One subject with its starter. Raises NotFound where that is not here, and what `load` raises."""
-    folder = starters.find(subject.TASK)
+    folder = starters.resolve(subject.TASK, task_class(subject.TASK).STARTERS, starters.NAME)
     return Lesson(
         subject=subject,
         starter=folder.name,

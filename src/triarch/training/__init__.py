@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -103,6 +103,26 @@ def evaluate(
         _check_rows("data", data)
     given = make(settings | {"model": os.fspath(model)} | ({"data": _paths(data)} if _is_paths(data) else {}))
     return finish.evaluate(given, None if _is_paths(data) else data, note or _say)
+
+
+def rows(
+    data: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    *,
+    format: str | None = None,
+    columns: Mapping[str, str | int] | None = None,
+    objective: str | None = None,
+    on_bad_row: str = "refuse",
+) -> Rows:
+    """What a run reads in files or folders: rows in the columns of the objective that they are for.
+
+    `columns` says which column of the data is which ({ours: theirs}), `objective` what the rows are for; what they do
+    not say is told by names and values, and stands in the answer's `.reading`. `train` and `evaluate` take the rows.
+    Raises NotFound, UnsafeFile, CorruptFile, and InvalidInput, which names bad rows by file and line.
+    """
+    from triarch.data.reading import read
+    from triarch.objectives import kinds
+
+    return read(data, kinds(), format=format, columns=columns, kind=objective, on_bad_row=on_bad_row)
 
 
 def _is_paths(value: Any) -> bool:

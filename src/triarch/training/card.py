@@ -5,52 +5,52 @@ Mitchell et al. 2019, https://arxiv.org/abs/1810.03993. What is not known is sai
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from triarch import __version__
 from triarch.errors import show
 from triarch.files import write_text
-from triarch.kinds import Features
-from triarch.tasks import task_class
+from triarch.kinds import Features, Medium
+from triarch.tasks import task_class, tasks
 from triarch.training.facts import Data, Facts, duration, flat
+
+if TYPE_CHECKING:
+    from triarch.tasks._base import Task
 
 UNKNOWN = "unknown"
 
 
-class Use(NamedTuple):
-    """How a card says what a model can be asked."""
-
-    tag: str | None  # the hub's name of the task; None: it has none
-    argument: str  # in Python
-    shell: str | None = None  # in the shell, where that is not the same
-
-
-# By our names of the tasks; of those that take the same head the first is the one to try
-USES = {
-    "fill-mask": Use("fill-mask", '"Paris is the [MASK] of France."'),
-    "text-generation": Use("text-generation", '"Once upon a time"'),
-    "text2text-generation": Use("text2text-generation", '"Studies have shown that owning a dog is good for you."'),
-    "text-classification": Use("text-classification", '"I loved it."'),
-    "token-classification": Use("token-classification", '"Ada Lovelace lived in London."'),
-    "question-answering": Use(
-        "question-answering",
-        'question="Who wrote it?", context="It was written by Ada."',
-        '--question "Who wrote it?" "It was written by Ada."',
-    ),
-    "next-sentence": Use(
-        None, '{"text": "I was hungry.", "text_pair": "So I ate."}', '"I was hungry." --text-pair "So I ate."'
-    ),
-    "embedding": Use("feature-extraction", '["A man is eating.", "Someone eats."]', '"A man is eating."'),
-}
+def task_of(medium: Medium, scores: type) -> str | None:
+    """The first task with an example that a model can do; one that takes any head is for the trunk alone."""
+    for name in tasks():
+        made = task_class(name)
+        if made.TRY is not None and made.serves(medium, scores) and (made.NEEDS or scores is Features):
+            return name
+    return None
 
 
-def task_of(scores: type) -> str | None:
-    """What a head that gives these scores is for, by our name of the task. One that any head serves is the trunk's."""
-    return next((task for task in USES if scores in (task_class(task).NEEDS or (Features,))), None)
+def tag_of(task: str) -> str | None:
+    """The hub's name of a task, if it has one."""
+    tag = task_class(task).TAG
+    return task if tag is None else tag or None
+
+
+def _in_python(made: type[Task]) -> str:
+    return json.dumps(made.TRY, ensure_ascii=False)
+
+
+def _in_shell(made: type[Task]) -> str:
+    """The input of the first row; what the row has besides is given as options."""
+    first = made.TRY[0] if isinstance(made.TRY, list) else made.TRY
+    row = dict(first) if isinstance(first, dict) else {made.field(): first}
+    given = json.dumps(row.pop(made.field()), ensure_ascii=False)
+    options = (f"--{name.replace('_', '-')} {json.dumps(row[name], ensure_ascii=False)}" for name in row)
+    return " ".join([given, *options])
 
 
 def write_card(folder: Path, facts: Facts) -> Path:
@@ -70,7 +70,7 @@ def front_matter(facts: Facts) -> str:
     """What the hub files the model under, as YAML."""
     from huggingface_hub import ModelCardData
 
-    tag = None if facts.task is None else USES[facts.task].tag
+    tag = None if facts.task is None else tag_of(facts.task)
     # The hub takes a results table only for a task that it knows, and with the data that was measured on
     measured = facts.measured_on is not None and tag is not None and facts.metrics
     return ModelCardData(
@@ -128,18 +128,18 @@ model = triarch.load("{where}")
 ```sh
 triarch inspect {where}
 ```"""
-    use = USES[facts.task]
+    made = task_class(facts.task)
     return f"""## How to use it
 
 ```python
 import triarch
 
 ask = triarch.pipeline("{facts.task}", model="{where}")
-ask({use.argument})
+ask({_in_python(made)})
 ```
 
 ```sh
-triarch run {facts.task} {use.shell or use.argument} -m {where}
+triarch run {facts.task} {_in_shell(made)} -m {where}
 ```"""
 
 

@@ -28,7 +28,7 @@ class Facts:
     base_model: str | None = None  # repo id of the checkpoint that it began with; None: there is none on the hub
     base_license: str | None = None  # of that checkpoint
     started: str = "fresh weights"  # what it began with, in words
-    task: str | None = None  # that it can be used for, one of `card.USES`
+    task: str | None = None  # that it can be used for, by our name
     languages: tuple[str, ...] = ()  # ISO 639 codes
     license: str | None = None  # of the model; None: unknown
     library: str = "transformers"  # that opens the folder, by the hub's name for it

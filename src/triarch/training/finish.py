@@ -29,7 +29,7 @@ from triarch.training.history import read as read_log
 from triarch.training.learner import Learner
 from triarch.training.log import finite
 from triarch.training.mistakes import mistakes
-from triarch.training.model import make_objective
+from triarch.training.model import make_objective, start
 from triarch.training.plan import Source
 from triarch.training.run import Run
 from triarch.training.settings import Settings
@@ -77,11 +77,12 @@ def evaluate(settings: Settings, rows: Any, note: Callable[[str], None]) -> dict
     if rows is None and not settings.data:
         raise InvalidInput("there is no data; name files or folders to measure on")
     with tempfile.TemporaryDirectory(prefix="triarch-") as folder:
-        made, data, _ = plan.material(settings, note, rows, None)
-        assert settings.model is not None
-        network = load(settings.model, scores=(made.SCORES,), dtype="float32", device=settings.device)
+        started = start(settings)
+        made, data, _ = plan.material(settings, note, rows, None, started)
+        assert started.model is not None
+        network = load(started.model, scores=(made.SCORES,), dtype="float32", device=settings.device)
         _check_problem(network.config.extra.get("problem_type"), made)
-        objective = make_objective(settings, made, network)
+        objective = make_objective(settings, made, network, started)
         if isinstance(data, Rows):
             objective.prepare(data)
         source = plan.source_of(data, objective, settings, Path(folder), note)
@@ -155,7 +156,7 @@ def _facts(running: Run, folder: Path, past: History, measured_on: Data | None, 
         base_model=base,
         base_license=about.get("base_licence"),
         started=started,
-        task=card.task_of(planned.objective.SCORES),
+        task=card.task_of(planned.model.family.medium, planned.objective.SCORES),
         languages=(about["language"],) if "language" in about else (),
         license=settings.licence,
         library="peft" if planned.adapted else "transformers",

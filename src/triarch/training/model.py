@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
 from torch import nn
 
 from triarch import hub
-from triarch.checkpoint import choose, label_tables, load, load_tokenizer, opened
+from triarch.checkpoint import Opened, choose, label_tables, load, load_tokenizer, opened
 from triarch.config import Config
 from triarch.errors import InvalidInput, Unsupported, show
 from triarch.family import Network
 from triarch.inputs.text.format import TextFormat
 from triarch.inputs.text.targets import ids_of_roles
-from triarch.kinds import NextWordScores, TargetWordScores, WordScores
+from triarch.kinds import Medium, NextWordScores, TargetWordScores, Text, WordScores
 from triarch.layers import low_rank
 from triarch.models import Family, family
 from triarch.objectives import objective as objective_class
@@ -34,14 +34,37 @@ SPECIALS = {
 }
 
 
-def make_objective(settings: Settings, made: type[Objective], network: Network) -> Objective:
+@dataclass(frozen=True)
+class Start:
+    """The checkpoints that a run names, each opened once."""
+
+    model: Opened | None  # None: a new model
+    family: Family | None  # of the model; None where the settings name neither
+    teacher: Opened | None
+
+    @property
+    def medium(self) -> Medium:
+        """What the model reads; text where the settings name none."""
+        return Text if self.family is None else self.family.medium
+
+
+def start(settings: Settings) -> Start:
+    """Raises what `opened` raises, and NotFound for a family that there is not."""
+    model = None if settings.model is None else opened(settings.model)
+    named = None if settings.family is None else family(settings.family)
+    return Start(
+        model, named if model is None else model.kind, None if settings.teacher is None else opened(settings.teacher)
+    )
+
+
+def make_objective(settings: Settings, made: type[Objective], network: Network, started: Start) -> Objective:
     """The objective with the options of the settings, wrapped in a distillation where there is a teacher.
 
     Raises InvalidInput for an option that neither has, with the nearest one.
     """
     if network.processor is None:
         raise Unsupported("the checkpoint has no tokenizer; put tokenizer.json or the vocabulary beside the weights")
-    outer: Any = None if settings.teacher is None else objective_class("distillation")
+    outer: Any = None if started.teacher is None else objective_class("distillation")
     inner_options, outer_options = {}, {}
     for name, value in settings.options.items():
         if name in made.options() and name != "labels":
@@ -55,23 +78,22 @@ def make_objective(settings: Settings, made: type[Objective], network: Network) 
             )
     if made.LABELS:
         inner_options["labels"] = list(network.config.id2label.values())
-    inner = made(processor=network.processor, **inner_options)
+    inner = made(processor=network.processor, medium=network.family.medium, **inner_options)
     inner.attach(network)
     if outer is None:
         return inner
-    assert settings.teacher is not None
-    teacher = load(settings.teacher, scores=(made.SCORES,), device=settings.device, dtype="float32")
-    return outer(processor=network.processor, inner=inner, teacher=teacher, **outer_options)
+    assert started.teacher is not None
+    teacher = load(started.teacher, scores=(made.SCORES,), device=settings.device, dtype="float32")
+    return outer(processor=network.processor, medium=inner.medium, inner=inner, teacher=teacher, **outer_options)
 
 
-def of_text(settings: Settings) -> str:
+def of_text(kind: Family | None) -> str:
     """The objective that running text is for: next words, where the model has a head for these and none for hidden.
 
     Raises InvalidInput for a model that writes texts from others, of which there are several.
     """
-    if settings.model is None and settings.family is None:
+    if kind is None:
         return "mlm"
-    kind = opened(settings.model).kind if settings.model is not None else family(str(settings.family))
     given = {head.kind for head in kind.heads.values()}
     if TargetWordScores in given:
         raise InvalidInput(
@@ -81,19 +103,19 @@ def of_text(settings: Settings) -> str:
     return "clm" if NextWordScores in given and WordScores not in given else "mlm"
 
 
-def make_network(settings: Settings, made: type[Objective], rows: Iterable[dict[str, Any]]) -> Network:
+def make_network(settings: Settings, made: type[Objective], rows: Iterable[dict[str, Any]], started: Start) -> Network:
     """The model, in float32: a checkpoint's, with a new head where it lacks the one that is needed, or a new one.
 
     Its labels are those of the settings, else those that `rows` have.
     """
-    labels = _labels(settings, made, rows)
-    if settings.model is not None:
-        return load(settings.model, scores=(made.SCORES,), new_head=True, labels=labels, dtype="float32", device="cpu")
-    if settings.family is None or settings.tokenizer is None:
+    labels = _labels(settings, made, rows, started)
+    if started.model is not None:
+        return load(started.model, scores=(made.SCORES,), new_head=True, labels=labels, dtype="float32", device="cpu")
+    kind = started.family
+    if settings.family is None or kind is None or settings.tokenizer is None:
         raise InvalidInput("there is no model; name a checkpoint to start from, or a family and a tokenizer's folder")
     if settings.lora:
         raise InvalidInput("lora adapts a checkpoint, and there is none; name a model, or leave lora out")
-    kind = family(settings.family)
     processor = load_tokenizer(settings.tokenizer, family_name=settings.family)
     # What families write of a size that follows from others would hold against the sizes that are given
     defaults = Config.to_hf(kind.config({}))
@@ -116,7 +138,9 @@ def make_network(settings: Settings, made: type[Objective], rows: Iterable[dict[
     return network
 
 
-def _labels(settings: Settings, made: type[Objective], rows: Iterable[dict[str, Any]]) -> list[str] | None:
+def _labels(
+    settings: Settings, made: type[Objective], rows: Iterable[dict[str, Any]], started: Start
+) -> list[str] | None:
     """Names of the classes by their numbers; None for an objective that has none.
 
     Those of the data stand in the order of the checkpoint, or of the teacher, where that has the same ones. Where the
@@ -129,9 +153,8 @@ def _labels(settings: Settings, made: type[Objective], rows: Iterable[dict[str, 
     found = made.labels_of(rows)
     if settings.labels:
         return settings.labels
-    for model in (settings.model, settings.teacher):
-        if model is not None:
-            checkpoint = opened(model)
+    for checkpoint in (started.model, started.teacher):
+        if checkpoint is not None:
             own = list(checkpoint.kind.config(checkpoint.raw).id2label.values())
             if sorted(own) == sorted(found):
                 return own

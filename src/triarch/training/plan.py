@@ -21,7 +21,7 @@ from triarch.checkpoint import (
     pick_device,
 )
 from triarch.data import seeds
-from triarch.data.columns import GROUP, kind_of
+from triarch.data.columns import DOCUMENTS, GROUP, Kinds, infer
 from triarch.data.examples import Examples
 from triarch.data.order import Order
 from triarch.data.passages import Passages
@@ -32,11 +32,13 @@ from triarch.data.store import TokenStore, tokenizer_fingerprint
 from triarch.data.stretches import Stretches
 from triarch.errors import InvalidInput, show
 from triarch.family import Network
+from triarch.kinds import Text
+from triarch.objectives import kinds
 from triarch.objectives import objective as objective_class
 from triarch.objectives._base import Example, Objective
 from triarch.suggest import did_you_mean
 from triarch.training import writing
-from triarch.training.model import adapt, make_network, make_objective, of_text, set_dropout
+from triarch.training.model import Start, adapt, make_network, make_objective, of_text, set_dropout, start
 from triarch.training.settings import EPOCHS, Settings
 
 # Settings that may differ when a run goes on: they do not touch its steps
@@ -48,7 +50,6 @@ BY_CONTENT = (
     "teacher",
     "tokenizer",
 )  # and these may lie elsewhere, as long as they are the same
-DOCUMENTS = "documents"  # the kind of rows that running text is
 SAMPLE = 100_000  # tokens of running text that a trial reads
 BUCKET = 64  # batches whose examples are sorted by length together
 Data = Rows | list[dict[str, Any]]  # as a caller gives it
@@ -107,9 +108,12 @@ def prepare(
     if train is None and not settings.data:
         raise InvalidInput("there is no data; name files or folders to learn from")
     torch.manual_seed(seeds.seed("weights", settings.seed))  # what is started afresh
-    made, data, held = material(settings, note, train, validation)
-    network = make_network(settings, made, chain.from_iterable(rows for rows in (data, held) if isinstance(rows, Rows)))
-    objective = make_objective(settings, made, network)
+    started = start(settings)
+    made, data, held = material(settings, note, train, validation, started)
+    network = make_network(
+        settings, made, chain.from_iterable(rows for rows in (data, held) if isinstance(rows, Rows)), started
+    )
+    objective = make_objective(settings, made, network, started)
     if isinstance(data, Rows):
         objective.prepare(data)
     stores = folder / "training" / "tokens"
@@ -117,7 +121,8 @@ def prepare(
     measured = None if held is None else source_of(held, objective, settings, stores / "validation", note, trial)
     tested = None
     if test is not None or settings.test:
-        last = found(settings, note, settings.test, test, kind_of(data) if isinstance(data, Rows) else DOCUMENTS)
+        kind = kind_of(data, kinds(started.medium)) if isinstance(data, Rows) else DOCUMENTS.name
+        last = found(settings, note, settings.test, test, kind, kinds(started.medium))
         tested = source_of(last, objective, settings, stores / "test", note, trial)
     for part, one, other, another in (
         ("validation", measured, "training", source),
@@ -173,21 +178,20 @@ def prepare(
 
 
 def material(
-    settings: Settings, note: Note, train: Data | None, validation: Data | None
+    settings: Settings, note: Note, train: Data | None, validation: Data | None, started: Start
 ) -> tuple[type[Objective], Material, Material | None]:
     """The objective's class, and what to learn from and to measure on."""
-    if settings.objective == "distillation":
-        raise InvalidInput("distillation is of another objective; name that one, and a teacher")
     wanted = None if settings.objective is None else objective_class(settings.objective)
-    if wanted is not None and "teacher" in wanted.GIVEN:
+    if wanted is not None and wanted.WRAPS:
         raise InvalidInput(f"{wanted.NAME} is of another objective; name that one, and a teacher")
     kind = None if wanted is None else _kind(wanted)
-    data = found(settings, note, settings.data, train, kind)
+    known = kinds(started.medium)
+    data = found(settings, note, settings.data, train, kind, known)
     if isinstance(data, Rows):
-        kind = kind_of(data)
-    made = wanted or objective_class(of_text(settings) if kind == DOCUMENTS else str(kind))
+        kind = kind_of(data, known)
+    made = wanted or objective_class(of_text(started.family) if kind == DOCUMENTS.name else str(kind))
     if settings.validation or validation is not None:
-        held = found(settings, note, settings.validation, validation, kind)
+        held = found(settings, note, settings.validation, validation, kind, known)
         return made, data, held
     if settings.validation_share:
         assert isinstance(data, Rows)
@@ -195,17 +199,19 @@ def material(
     return made, data, None
 
 
-def found(settings: Settings, note: Note, paths: list[str], given: Data | None, kind: str | None) -> Material:
+def found(
+    settings: Settings, note: Note, paths: list[str], given: Data | None, kind: str | None, known: Kinds
+) -> Material:
     """Rows in memory, those of files, or the paths of documents where no row has to be looked at."""
     columns = settings.columns | ({GROUP: settings.group} if settings.group else {})
-    if given is None and kind == DOCUMENTS and not settings.validation_share:
+    if given is None and kind == DOCUMENTS.name and not settings.validation_share:
         return paths
     if given is None:
-        rows = read(paths, format=settings.format, columns=columns, kind=kind, on_bad_row=settings.on_bad_row)
+        rows = read(paths, known, format=settings.format, columns=columns, kind=kind, on_bad_row=settings.on_bad_row)
     elif isinstance(given, Rows):
         rows = given
     else:
-        rows = rows_of(given, columns=columns, kind=kind, on_bad_row=settings.on_bad_row)
+        rows = rows_of(given, known, columns=columns, kind=kind, on_bad_row=settings.on_bad_row)
     if rows.skipped_count:
         note(f"{rows.skipped_count:,} rows left out: {'; '.join(rows.skipped[:3])}")
     for warning in rows.warnings:
@@ -213,9 +219,14 @@ def found(settings: Settings, note: Note, paths: list[str], given: Data | None, 
     return rows
 
 
+def kind_of(rows: Rows, known: Kinds) -> str:
+    """The kind that rows were read as, or that they are of. Raises InvalidInput as `infer` does."""
+    return (rows.reading or infer(rows, known)).kind
+
+
 def _kind(made: type[Objective]) -> str:
     """The kind of rows that an objective takes."""
-    return made.NAME if made.READS == "rows" else DOCUMENTS
+    return made.NAME if made.READS == "rows" else DOCUMENTS.name
 
 
 def _note_overlap(note: Note, part: str, measured: Source, other: str, learned: Source) -> None:
@@ -299,14 +310,13 @@ def _identity(
     settings: Settings, objective: Objective, network: Network, source: Source, held: Source | None
 ) -> dict[str, Any]:
     chosen = {name: value for name, value in asdict(settings).items() if name not in FREE + BY_CONTENT}
-    teacher = getattr(objective, "teacher", None)
     found = chosen | {
         "objective": objective.NAME,
         "data": source.fingerprint,
         "validation": None if held is None else held.fingerprint,
         "model": _digest_model(network),
-        "teacher": None if teacher is None else _digest_model(teacher),
-        "tokenizer": tokenizer_fingerprint(objective.processor),
+        "teacher": None if objective.guide is None else _digest_model(objective.guide),
+        "tokenizer": tokenizer_fingerprint(objective.processor) if objective.medium is Text else None,
     }
     kept: dict[str, Any] = json.loads(json.dumps(found))  # as a checkpoint gives it back
     return kept
@@ -317,6 +327,8 @@ def _digest_examples(examples: Sequence[Example]) -> str:
     for example in examples:
         digest.update(np.array(example.ids, dtype=np.int32).tobytes())
         digest.update(repr(example.target).encode())
+        if example.given is not None:
+            digest.update(repr(example.given).encode())
     return digest.hexdigest()
 
 
@@ -331,11 +343,11 @@ def _digest_model(network: nn.Module) -> str:
 def _facts(plan: Plan, data: Material) -> dict[str, Any]:
     settings, network = plan.settings, plan.model
     learning = sum(p.numel() for p in network.parameters() if p.requires_grad)
-    labels = getattr(plan.objective, "labels", None)
+    labels = plan.objective.classes
     facts: dict[str, Any] = {
         "objective": plan.objective.NAME,
         "data": plan.train.said,
-        "read as": str(data.reading) if isinstance(data, Rows) else DOCUMENTS,
+        "read as": str(data.reading) if isinstance(data, Rows) else DOCUMENTS.name,
         "validation": None if plan.validation is None else plan.validation.said,
         "test": None if plan.test is None else plan.test.said,
         "writes": None if plan.validation is None else writing.said(plan.objective, len(plan.validation.examples)),
