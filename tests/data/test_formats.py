@@ -27,8 +27,8 @@ def values(rows, *names):
         ("windows.csv", "\ufefftext,label\r\na b,1\r\nc,0\r\n"),
         ("a.tsv", "text\tlabel\na b\t1\nc\t0\n"),
         ("unknown.data", '{"text": "a b", "label": 1}\n{"text": "c", "label": 0}\n'),
-        ("a.jsonl.gz", gzip.compress(b'{"text": "a b", "label": 1}\n{"text": "c", "label": 0}\n')),
-        ("packed.jsonl", gzip.compress(b'{"text": "a b", "label": 1}\n{"text": "c", "label": 0}\n')),
+        ("a.jsonl.gz", gzip.compress(b'{"text": "a b", "label": 1}\n{"text": "c", "label": 0}\n', mtime=0)),
+        ("packed.jsonl", gzip.compress(b'{"text": "a b", "label": 1}\n{"text": "c", "label": 0}\n', mtime=0)),
     ],
 )
 def test_the_same_rows_come_out_of_every_format(file, name, content):
