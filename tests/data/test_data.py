@@ -223,7 +223,8 @@ def test_programs_and_pickles_are_refused_by_name(file, name, format):
 
 
 @pytest.mark.parametrize(
-    "head", [b"\x80\x04\x95", b"\x93NUMPY\x01\x00", b"\x7fELF\x02", b"MZ\x90\x00", gzip.compress(b"\x80\x04\x95", mtime=0)]
+    "head",
+    [b"\x80\x04\x95", b"\x93NUMPY\x01\x00", b"\x7fELF\x02", b"MZ\x90\x00", gzip.compress(b"\x80\x04\x95", mtime=0)],
 )
 def test_programs_and_pickles_are_refused_under_any_name(file, head):
     for name in ("a.jsonl", "a.csv", "a.data"):

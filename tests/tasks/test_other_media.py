@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from triarch.data.inputs import read_rows
-from triarch.errors import InvalidInput, LimitExceeded, NotFound
+from triarch.errors import InvalidInput, LimitExceeded
 from triarch.inputs.fit import Fit, cut, mean
 from triarch.inputs.processor import Piece
 from triarch.kinds import LabelScores, Medium
@@ -46,8 +46,12 @@ class Waves:
         return {"waves": torch.tensor(np.stack(rows)), "sizes": torch.tensor([piece.cost for piece in pieces])}
 
 
+class Family:
+    medium = Wave
+
+
 class Model(nn.Module):
-    kind = LabelScores
+    kind, family = LabelScores, Family
 
     def __init__(self):
         super().__init__()
@@ -66,6 +70,7 @@ class Plain(_options.Shared):
 class Level(Task):
     """Wave -> its mean."""
 
+    INPUT = Wave
     NEEDS = (LabelScores,)
     OPTIONS = Plain
     FIT = Fit(advice='use long="window"')
@@ -114,7 +119,7 @@ def test_a_folder_holds_the_files_of_the_medium(level, tmp_path):
 
 
 def test_a_folder_without_such_files_is_refused(tmp_path):
-    with pytest.raises(NotFound, match=r"has no wave files \(\.wave\); check the path"):
+    with pytest.raises(InvalidInput, match=r"holds no file that ends in \.wave; name another folder"):
         next(read_rows(tmp_path, "wave", medium=Wave))
 
 
