@@ -14,6 +14,7 @@ from triarch.engine import linear, prepare
 from triarch.engine.linear import FastLinear
 from triarch.errors import InvalidInput
 from triarch.generation import generate
+from triarch.generation.settings import WRITES
 from triarch.layers import brick, low_rank
 from triarch.models import family
 from triarch.tasks.text_generation import TextGeneration
@@ -42,10 +43,11 @@ def packed(made):
 
 @pytest.fixture
 def small(monkeypatch):
-    """Layers of any size are packed."""
+    """Layers of any size are packed, whatever this processor packs by itself."""
     if not linear.can_pack(torch.float32, "cpu"):
         pytest.fail("this torch has no packed linears; the pinned one does")
     monkeypatch.setattr(prepare, "LEAST", 1)
+    monkeypatch.setattr(prepare, "PACKED", WRITES)
 
 
 @pytest.fixture
@@ -106,8 +108,8 @@ def test_a_state_can_be_loaded(made):
 
 def test_a_head_that_shares_the_embedding_leaves_it_ordinary(made):
     assert not made.token.weight.is_mkldnn
-    assert made.head.out.weight is made.token.weight
-    assert made.head.out.fast.is_mkldnn
+    assert made.head.words.weight is made.token.weight
+    assert made.head.words.fast.is_mkldnn
 
 
 def test_a_shared_weight_that_was_changed_is_packed_again(made):
@@ -161,8 +163,8 @@ def test_gradients_in_eval_mode_are_those_of_an_ordinary_model(made):
 def test_training_takes_ordinary_layers(made):
     made.train()
     assert fast(made) == []
-    assert type(made.head.out) is nn.Linear
-    assert made.head.out.weight is made.token.weight
+    assert type(made.head.words) is nn.Linear
+    assert made.head.words.weight is made.token.weight
     found, wanted = gradients(made.eval()), gradients(model())
     assert all(torch.equal(found[name], wanted[name]) for name in wanted)
 
@@ -212,7 +214,7 @@ def test_copies_are_whole_and_leave_the_original_packed(made):
 
 def test_a_copy_keeps_what_is_tied(made):
     other = copy.deepcopy(made)
-    assert other.head.out.weight is other.token.weight
+    assert other.head.words.weight is other.token.weight
     assert other.token.weight is not made.token.weight
     torch.testing.assert_close(scored(other), scored(made), atol=1e-5, rtol=1e-5)
 
