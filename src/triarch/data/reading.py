@@ -206,7 +206,7 @@ def _value(
             return _labels(value, name, shared)
         case "answers":
             return [{"text": text, "start": start} for text, start in answers_in(value, fitted["context"])]
-    if isinstance(column.sort, Medium) and column.sort is not Text:
+    if isinstance(column.sort, Medium) and column.sort != Text:
         if value is None or (isinstance(value, str | bytes) and not value):
             raise InvalidInput(f"{name} is missing; give one")
         return value  # what the model's processor reads; a path was made safe where the row was read

@@ -92,7 +92,7 @@ class Objective:
         for name, column in cls.FIELDS.items():
             if column.sort is None:
                 found[medium.name] = replace(column, sort=medium, usual=medium.usual)
-            elif not (column.optional and isinstance(column.sort, Medium) and column.sort is not medium):
+            elif not (column.optional and isinstance(column.sort, Medium) and column.sort != medium):
                 found[name] = column
         inputs = tuple(name for name, column in found.items() if isinstance(column.sort, Medium))
         return Kind(cls.NAME, found, cls.is_mine, cls.KEYS or (inputs,))
@@ -193,7 +193,7 @@ class Objective:
 
     def padded(self, examples: Sequence[Example]) -> dict[str, Tensor]:
         """What the model takes: of text (B, T) each."""
-        if self.medium is not Text:
+        if self.medium != Text:
             return self.processor.collate([self.piece(example.given) for example in examples])
         return self.processor.pad(
             [[*example.ids] for example in examples], [[*example.type_ids] for example in examples]
@@ -207,7 +207,7 @@ class Objective:
 
     def most_tokens(self, wanted: int | None, name: str = "max_tokens", most: int | None = None) -> int:
         """Tokens of one sequence: as many as `wanted`, or as the model takes (`most`). Raises InvalidInput for more."""
-        if self.medium is not Text:
+        if self.medium != Text:
             if wanted is not None:
                 raise InvalidInput(
                     f"{name} counts tokens of text, and the model reads {self.medium.name}; leave it out"

@@ -66,7 +66,7 @@ class TextObjective(Objective):
         raise NotImplementedError
 
     def examples(self, row: dict[str, Any]) -> list[Example]:
-        if self.medium is not Text:
+        if self.medium != Text:
             given = row[self.medium.name]
             return [Example((), (), self.target(row), Part(), given=given, cost=self.piece(given).cost)]
         text, pair = text_in(row, "text"), text_in(row, "text_pair") if row.get("text_pair") else None

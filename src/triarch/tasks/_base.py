@@ -78,7 +78,7 @@ class Task:
     FIT: ClassVar[Fit] = Fit()  # how an input longer or larger than the model is read, unless options say otherwise
 
     def __init__(self, model: Network, **defaults: Any):
-        if (medium := model.family.medium) is not self.INPUT:
+        if (medium := model.family.medium) != self.INPUT:
             raise Unsupported(
                 f"{model.architecture} reads {medium.name}, this task needs one that reads {self.INPUT.name}; choose "
                 "another checkpoint"
@@ -113,7 +113,7 @@ class Task:
     @classmethod
     def serves(cls, medium: Medium, scores: type) -> bool:
         """Whether a checkpoint that reads this medium can do it with a head that gives these scores."""
-        return medium is cls.INPUT and (not cls.NEEDS or scores in cls.NEEDS)
+        return medium == cls.INPUT and (not cls.NEEDS or scores in cls.NEEDS)
 
     def read(self, given: Any, options: Any) -> Any:
         """One input as a user gives it -> what `prepare` takes. Raises InvalidInput."""

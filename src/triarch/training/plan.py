@@ -316,7 +316,7 @@ def _identity(
         "validation": None if held is None else held.fingerprint,
         "model": _digest_model(network),
         "teacher": None if objective.guide is None else _digest_model(objective.guide),
-        "tokenizer": tokenizer_fingerprint(objective.processor) if objective.medium is Text else None,
+        "tokenizer": tokenizer_fingerprint(objective.processor) if objective.medium == Text else None,
     }
     kept: dict[str, Any] = json.loads(json.dumps(found))  # as a checkpoint gives it back
     return kept
