@@ -309,7 +309,7 @@ def test_a_line_of_a_million_characters_is_read_in_windows(run, model, tmp_path)
     assert "17 rows" in out
     code, _, err = run(*given, "--option", "long=error")
     assert code == 2
-    assert "long.jsonl line 17: a text has" in err
+    assert "long.jsonl line 17: the input has" in err
 
 
 def test_bad_rows_can_be_left_out(run, model, tmp_path):
