@@ -323,12 +323,14 @@ def test_a_teacher_of_the_same_medium_is_learned_from(folder, tunes, tmp_path, f
 
 
 def test_media_are_kept_apart_in_training(folder, tunes, model, tmp_path, fast_disk):
-    with pytest.raises(TriarchError):
+    with pytest.raises(InvalidInput, match=r"the columns \(text, label\) fit no kind of rows; .* --column melody=text"):
         learn(runs.ROWS, tmp_path / "texts", model=str(folder))
-    with pytest.raises(TriarchError):
+    with pytest.raises(InvalidInput, match="holds files that are not known as data"):
         learn(str(tunes), tmp_path / "melodies", model=model("bert"))
     with pytest.raises(Unsupported, match="the teacher reads text, the model melody"):
         learn(str(tunes), tmp_path / "taught", model=str(folder), teacher=model("bert-labels"))
+    with pytest.raises(InvalidInput, match="mlm learns from running text, and the model reads melody"):
+        learn(str(tunes), tmp_path / "words", model=str(folder), objective="mlm")
     with pytest.raises(InvalidInput, match="max_tokens counts tokens of text, and the model reads melody"):
         learn(str(tunes), tmp_path / "tokens", model=str(folder), options={"max_tokens": 4})
 

@@ -185,6 +185,10 @@ def material(
         raise InvalidInput(f"{wanted.NAME} is of another objective; name that one, and a teacher")
     kind = None if wanted is None else _kind(wanted)
     known = kinds(started.medium)
+    if wanted is not None and kind == DOCUMENTS.name and DOCUMENTS not in known:
+        raise InvalidInput(
+            f"{wanted.NAME} learns from running text, and the model reads {started.medium.name}; name another objective"
+        )
     data = found(settings, note, settings.data, train, kind, known)
     if isinstance(data, Rows):
         kind = kind_of(data, known)
