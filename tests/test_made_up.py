@@ -309,6 +309,12 @@ def test_bad_inputs_are_named_together_or_left_out(tunes, tmp_path, fast_disk):
     assert any(note.startswith("2 of 16 rows left out") for note in notes)
 
 
+def test_long_inputs_are_refused_where_that_is_asked_for(tunes, folder, tmp_path, fast_disk):
+    with pytest.raises(InvalidInput, match=r"10 of 16 rows cannot be used: .*a melody has 10 notes, at most 8 fit"):
+        learn(str(tunes), tmp_path / "out", model=str(folder), options={"long": "error"})
+    assert learn(str(tunes), tmp_path / "out", model=str(folder), options={"long": "truncate"})[0]["steps"] == 16
+
+
 def test_a_table_that_names_a_file_that_is_not_there_says_in_which_line(table, tmp_path, fast_disk):
     table.write_text(table.read_text() + "high/nowhere.melody,high\n")
     with pytest.raises(InvalidInput, match=r"table\.csv line 18: .*nowhere\.melody cannot be read"):

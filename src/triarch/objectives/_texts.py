@@ -47,7 +47,7 @@ class TextObjective(Objective):
     def __post_init__(self) -> None:
         super().__post_init__()
         most = None if self.max_tokens is None else self.most_tokens(self.max_tokens)
-        self._fit = Fit(strategy=self.long, most=most, stride=self.stride)
+        self._fit = Fit(strategy=self.long, most=most, stride=self.stride, name=f"a {self.medium.name}")
 
     def target(self, row: dict[str, Any]) -> Any:
         """What is right for a row. Raises InvalidInput."""
