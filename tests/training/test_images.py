@@ -1,5 +1,6 @@
 """A new ViT learns from a folder of images for each class."""
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -38,6 +39,15 @@ def test_the_folder_of_a_processor_goes_before_the_usual_one(photos, tmp_path, f
     names = ("model.safetensors", "preprocessor_config.json")
     first, second = ([(tmp_path / run / name).read_bytes() for name in names] for run in ("first", "second"))
     assert first == second
+
+
+def test_rows_in_memory_hold_arrays_or_bytes(photos, tmp_path, fast_disk):
+    files = sorted(photos.rglob("*.png"))
+    labels = [path.parent.name for path in files]
+    inputs = [np.asarray(Image.open(path)) if i % 2 else path.read_bytes() for i, path in enumerate(files)]
+    rows = [{"image": image, "label": label} for image, label in zip(inputs, labels, strict=True)]
+    learn(rows, tmp_path / "out", validation_share=0.25, epochs=1, lr=1e-6)
+    assert triarch.evaluate(tmp_path / "out", rows, note=lambda line: None)["loss"] > 0
 
 
 def test_a_damaged_image_is_a_row_that_cannot_be_used(photos, tmp_path):

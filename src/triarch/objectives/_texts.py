@@ -46,6 +46,8 @@ class TextObjective(Objective):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        columns = self.kind(self.medium).columns
+        self._inputs = {name: column for name, column in columns.items() if isinstance(column.sort, Medium)}
         most = None if self.max_tokens is None else self.most_tokens(self.max_tokens)
         self._fit = Fit(strategy=self.long, most=most, stride=self.stride, name=f"a {self.medium.name}")
 
@@ -83,12 +85,10 @@ class TextObjective(Objective):
 
     def given(self, row: dict[str, Any]) -> Any:
         """The input of a row, as the model's processor reads it: with a second text as a row of both."""
-        columns = self.kind(self.medium).columns
-        sorts = {name: columns[name].sort for name in columns if row.get(name) or not columns[name].optional}
         found = {
-            name: text_in(row, name) if sort is Text else row[name]
-            for name, sort in sorts.items()
-            if isinstance(sort, Medium)
+            name: text_in(row, name) if column.sort is Text else row[name]
+            for name, column in self._inputs.items()
+            if not column.optional or row.get(name)
         }
         return found if len(found) > 1 else found[self.medium.name]
 
