@@ -310,7 +310,7 @@ def test_bad_inputs_are_named_together_or_left_out(tunes, tmp_path, fast_disk):
 
 
 def test_long_inputs_are_refused_where_that_is_asked_for(tunes, folder, tmp_path, fast_disk):
-    with pytest.raises(InvalidInput, match=r"10 of 16 rows cannot be used: .*a melody has 10 notes, at most 8 fit"):
+    with pytest.raises(InvalidInput, match=r"10 of 16 rows cannot be used: .*the input has 10 notes, at most 8 fit"):
         learn(str(tunes), tmp_path / "out", model=str(folder), options={"long": "error"})
     assert learn(str(tunes), tmp_path / "out", model=str(folder), options={"long": "truncate"})[0]["steps"] == 16
 

@@ -35,5 +35,5 @@ def kinds(medium: Medium = Text) -> list[Kind]:
     """The kinds of rows that there is an objective for, in the order in which they are tried; running text, which is
     for models of text alone, is last."""
     made = sorted((objective(name) for name in objectives()), key=lambda each: each.RANK)
-    running = [DOCUMENTS] if medium is DOCUMENTS.columns[Text.name].sort else []
+    running = [DOCUMENTS] if medium == Text else []
     return [*(each.kind(medium) for each in made if each.FIELDS), *running]

@@ -91,7 +91,7 @@ class Objective:
         for name, column in cls.FIELDS.items():
             if column.sort is None:
                 found[medium.name] = replace(column, sort=medium, usual=medium.usual)
-            elif not (column.optional and isinstance(column.sort, Medium) and column.sort is not medium):
+            elif not (column.optional and isinstance(column.sort, Medium) and column.sort != medium):
                 found[name] = column
         inputs = tuple(name for name, column in found.items() if isinstance(column.sort, Medium))
         return Kind(cls.NAME, found, cls.is_mine, cls.KEYS or (inputs,))

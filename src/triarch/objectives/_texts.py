@@ -49,7 +49,7 @@ class TextObjective(Objective):
         columns = self.kind(self.medium).columns
         self._inputs = {name: column for name, column in columns.items() if isinstance(column.sort, Medium)}
         most = None if self.max_tokens is None else self.most_tokens(self.max_tokens)
-        self._fit = Fit(strategy=self.long, most=most, stride=self.stride, name=f"a {self.medium.name}")
+        self._fit = Fit(strategy=self.long, most=most, stride=self.stride)
 
     def target(self, row: dict[str, Any]) -> Any:
         """What is right for a row. Raises InvalidInput."""
@@ -86,7 +86,7 @@ class TextObjective(Objective):
     def given(self, row: dict[str, Any]) -> Any:
         """The input of a row, as the model's processor reads it: with a second text as a row of both."""
         found = {
-            name: text_in(row, name) if column.sort is Text else row[name]
+            name: text_in(row, name) if column.sort == Text else row[name]
             for name, column in self._inputs.items()
             if not column.optional or row.get(name)
         }

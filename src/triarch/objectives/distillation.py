@@ -151,7 +151,7 @@ def _check_teacher(teacher: Network, inner: Objective) -> None:
     if teacher.kind is not inner.SCORES:
         given, needed = teacher.kind.__name__, inner.SCORES.__name__
         raise Unsupported(f"the teacher gives {given}, {inner.NAME} needs {needed}; choose another teacher")
-    if (medium := teacher.family.medium) is not inner.medium:
+    if (medium := teacher.family.medium) != inner.medium:
         raise Unsupported(
             f"the teacher reads {medium.name}, the model {inner.medium.name}; choose a teacher that reads the same"
         )
