@@ -15,7 +15,6 @@ import pairs
 import triarch
 from probes import PAIRS, PROBES
 from triarch.checkpoint import load_tokenizer
-from triarch.data.store import tokenizer_fingerprint
 from triarch.errors import CorruptFile, InvalidInput, NotFound, Unsupported
 from triarch.files import Folder
 from triarch.inputs.text.processor import load_text
@@ -292,9 +291,9 @@ def test_a_form_is_spelled_in_pieces(checkpoint):
 def test_stores_of_tokens_tell_models_of_pieces_apart(models, tmp_path):
     source, target = models
     made = [ours(pairs.write(tmp_path / "one", source, target)), ours(pairs.write(tmp_path / "again", source, target))]
-    assert len({tokenizer_fingerprint(one) for one in made}) == 1
+    assert len({one.fingerprint() for one in made}) == 1
     (tmp_path / "again/source.spm").write_bytes(pairs.train(pairs.ENGLISH[1:]))
-    assert tokenizer_fingerprint(ours(tmp_path / "again")) != tokenizer_fingerprint(made[0])
+    assert ours(tmp_path / "again").fingerprint() != made[0].fingerprint()
 
 
 BROKEN = {

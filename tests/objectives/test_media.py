@@ -15,6 +15,8 @@ SMELL = Medium("smell", suffixes=(".sml",))
 class Nose:
     """A processor: an input is a list of numbers, and costs as much as it has."""
 
+    keeps_ids = False
+
     def read(self, given):
         if not given:
             raise InvalidInput("the smell is empty; sniff again")

@@ -22,7 +22,7 @@ from triarch.errors import (
 from triarch.family import Network
 from triarch.files import PLAIN_NAME, Folder
 from triarch.inputs.text.format import TextFormat
-from triarch.inputs.text.processor import TextProcessor, load_text
+from triarch.inputs.text.processor import TextProcessor
 from triarch.models import Family, family
 from triarch.weights import adapters, files, table
 from triarch.weights.adapters import Adapter
@@ -93,8 +93,9 @@ class Opened:
     kind: Family
     entries: dict[str, Entry]  # by the table's spelling, the adapters merged in as they are read
 
-    def processor(self, config: Config) -> TextProcessor | None:
-        """That of the first folder that has one: what lies beside an adapter goes before what its base has."""
+    def processor(self, config: Config) -> Any:
+        """A `Processor`, or None: that of the first folder that has one. What lies beside an adapter goes before what
+        its base has."""
         found = (self.kind.reads.load(folder, config) for folder in self.folders)
         return next((processor for processor in found if processor is not None), None)
 
@@ -171,7 +172,11 @@ def load_tokenizer(
     folder = hub.find(model, revision)
     if folder.has("config.json") and family_name is None:
         raw, kind = describe(folder)
+        if not isinstance(kind.reads, TextFormat):
+            raise InvalidInput(f"{folder} holds a {kind.model_type}, which reads {kind.medium.name}, no text")
         processor = kind.reads.load(folder, kind.config(raw))
+        if processor is None:
+            raise NotFound(f"{folder} holds no tokenizer; wanted tokenizer.json, or a vocabulary")
     else:
         alone = TextFormat(single="$A", pair="$A $B", specials={})  # tokenizer.json says the rest
         text_format = family(family_name).reads if family_name else alone
@@ -179,14 +184,7 @@ def load_tokenizer(
             raise InvalidInput(f"{family_name} reads no text; name the family that the vocabulary is of")
         if text_format is alone and not folder.has("tokenizer.json"):
             raise NotFound(f"{folder} has no tokenizer.json and no config.json; say which family its vocabulary is of")
-        processor = load_text(folder, text_format, vocab_size=limits.VOCABULARY, max_tokens=limits.POSITIONS)
-        if processor is not None:
-            for one in (processor, processor.target):
-                one.vocab_size = max(one.tokenizer.get_vocab().values()) + 1
-            inputs = processor.config.get("model_input_names")
-            processor.segments |= isinstance(inputs, list) and "token_type_ids" in inputs
-    if processor is None:
-        raise NotFound(f"{folder} holds no tokenizer; wanted tokenizer.json, or a vocabulary")
+        processor = text_format.alone(folder)
     return processor
 
 

@@ -34,6 +34,7 @@ def facts(model: str, revision: str | None = None) -> dict[str, Any]:
     folder, kind, entries = found.folders[0], found.kind, found.entries
     config = kind.config(found.raw)
     architecture = choose.choose(kind, config, entries)
+    processor = found.processor(config)
     used = _fitted(kind, config, entries, architecture)
     kept = {name: entry for name, entry in entries.items() if name in used or not kind.weights.ignores(name)}
     gives = kind.head(architecture).kind
@@ -45,6 +46,7 @@ def facts(model: str, revision: str | None = None) -> dict[str, Any]:
     return {
         "model": str(folder),
         "family": kind.model_type,
+        "medium": kind.medium.name,
         "architecture": architecture,
         "tasks": [name for name in tasks() if task_class(name).serves(kind.medium, gives)],
         "heads_served": served,
@@ -55,7 +57,7 @@ def facts(model: str, revision: str | None = None) -> dict[str, Any]:
         **{name: getattr(config, name) for name in HIGHLIGHTS if hasattr(config, name)},
         "labels": [*config.id2label.values()],
         "adapters": [{"rank": adapter.rank, "base": adapter.base} for adapter in found.adapters],
-        "tokenizer": _tokenizer(found.processor(config)),
+        kind.reads.called.replace(" ", "_"): None if processor is None else processor.facts(),
         "sentence": _sentence(folder),
         "unused": sorted(kept.keys() - used),
         "files": {path.name: path.stat().st_size for path in sorted(folder.path.iterdir()) if path.is_file()},
@@ -87,19 +89,6 @@ def _fits(kind: Any, config: Any, entries: dict[str, Any], architecture: str) ->
         return bool(_fitted(kind, config, entries, architecture))
     except CheckpointMismatch:
         return False
-
-
-def _tokenizer(processor: Any) -> dict[str, Any] | None:
-    from triarch.inputs.text.vocabulary import ROLES
-
-    if processor is None:
-        return None
-    return {
-        "kind": type(processor.tokenizer.model).__name__,
-        "tokens": processor.tokenizer.get_vocab_size(),
-        "max_tokens": processor.max_tokens,
-        **{role: processor.token(role) for role in ROLES if processor.token(role) is not None},
-    }
 
 
 def _sentence(folder: Any) -> dict[str, Any] | None:

@@ -33,6 +33,7 @@ def _tasks() -> list[dict[str, Any]]:
     return [
         {
             "task": name,
+            "reads": made.INPUT.name,
             "aliases": [*made.ALIASES],
             "starters": [*made.STARTERS.values()],
             "what": _summary(made.__module__),
@@ -44,7 +45,11 @@ def _tasks() -> list[dict[str, Any]]:
 def _families() -> list[dict[str, Any]]:
     from triarch.models import families, family
 
-    return [{"family": name, "what": _summary(family(name).module.__name__)} for name in families()]
+    return [
+        {"family": name, "reads": made.medium.name, "what": _summary(made.module.__name__)}
+        for name in families()
+        for made in [family(name)]
+    ]
 
 
 def _heads() -> list[dict[str, Any]]:

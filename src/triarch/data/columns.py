@@ -155,9 +155,8 @@ def infer(
         unused = tuple(name for name in found if name not in chosen.values())
         fields = {GROUP: Column("name"), **each.columns}
         return Reading(each.name, chosen, unused, values, fields, each.keys)
-    raise InvalidInput(
-        f"the columns ({some(found)}) fit no kind of rows; name what they are, such as --column text={_example(found)}"
-    )
+    example = f"--column {next(iter(kinds[-1].columns))}={_example(found)}"
+    raise InvalidInput(f"the columns ({some(found)}) fit no kind of rows; name what they are, such as {example}")
 
 
 def value_in(row: Mapping[str, Any], name: str) -> Any:

@@ -17,8 +17,9 @@ class Example(NamedTuple):
     note: Any = None  # what measuring needs beside the target, such as the texts of the right answers
     written: int = 0  # tokens of the target, where that is a text which the model goes through as well
     dropped: int = 0  # tokens of the row that were cut, because that was asked for
-    given: Any = None  # in place of tokens: an input of another medium, which is read anew for each batch
-    cost: int = 0  # of that input, in the units of its processor
+    given: Any = None  # in place of tokens: an input that is read anew for each batch
+    cost: int = 0  # of the piece of it that this is, in the units of its processor
+    digest: bytes = b""  # of what the model sees of it
 
     @property
     def length(self) -> int:

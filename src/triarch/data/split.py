@@ -1,8 +1,10 @@
 """A part of the rows held out for validation, and what two sets of rows have in common."""
 
 import json
+import os
 from collections.abc import Hashable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +13,7 @@ from triarch.data import seeds
 from triarch.data.columns import GROUP
 from triarch.data.rows import Rows
 from triarch.errors import InvalidInput, show
+from triarch.kinds import Medium, Text
 
 
 @dataclass(frozen=True)
@@ -68,12 +71,13 @@ def overlap(train: Rows, validation: Rows, most: int = 5) -> Overlap:
             first.setdefault(key, i)
     count, examples = 0, list[str]()
     for i, row in enumerate(validation):
-        both = next((key for key in keys(validation, row) if key in first), None)
+        own = keys(validation, row)
+        both = next((which for which, key in enumerate(own) if key in first), None)
         if both is not None:
             count += 1
             if len(examples) < most:
-                words = " ".join(word for word in both[1:] if word)
-                examples.append(f"{validation.place(i)} = {train.place(first[both])}: {show(words, 60)}")
+                words = show(in_words(validation, i, both), 60)
+                examples.append(f"{validation.place(i)} = {train.place(first[own[both]])}: {words}")
     return Overlap(count, examples)
 
 
@@ -83,6 +87,22 @@ def keys(rows: Rows, row: dict[str, Any]) -> list[tuple[Any, ...]]:
     return [
         (names[0], *(part for name in names for part in _parts(row.get(name)) if part is not None)) for names in named
     ]
+
+
+def in_words(rows: Rows, index: int, which: int = 0) -> str:
+    """What one of the keys of a row says, for people: texts, or of an input in a file the end of its path, or else the
+    place of the row."""
+    row = rows[index]
+    found: list[Hashable] = []
+    for name in rows.reading.keys[which] if rows.reading is not None else row:
+        sort = rows.reading.fields[name].sort if rows.reading is not None else Text
+        if isinstance(sort, Medium) and sort.suffixes:
+            given = row.get(name)
+            named = isinstance(given, str | os.PathLike)
+            found.append("/".join(Path(given).parts[-2:]) if named and given else rows.place(index))
+        else:
+            found += [part for part in _parts(row.get(name)) if part]
+    return " ".join(map(str, found))
 
 
 def _parts(value: Any) -> list[Hashable]:

@@ -79,7 +79,7 @@ class TokenStore:
         if on_bad_row not in ("refuse", "skip"):
             raise InvalidInput(f"on_bad_row is {show(on_bad_row)!r}; wanted refuse or skip")
         path, complaints = Path(folder), Complaints()
-        made_of: dict[str, Any] = {"version": VERSION, "tokenizer": tokenizer_fingerprint(processor)}
+        made_of: dict[str, Any] = {"version": VERSION, "tokenizer": processor.fingerprint()}
         if isinstance(source, Rows) or (isinstance(source, list) and source and isinstance(source[0], dict)):
             rows = source if isinstance(source, Rows) else rows_of(source, [DOCUMENTS], columns=columns)
             found = _of_rows(rows, exact)
@@ -142,7 +142,7 @@ class TokenStore:
 
     def check(self, processor: "TextProcessor") -> None:
         """Raises InvalidInput unless these are tokens of that processor."""
-        if self.tokenizer != tokenizer_fingerprint(processor):
+        if self.tokenizer != processor.fingerprint():
             raise InvalidInput("the token store was built by another tokenizer; build it with the model's own")
 
     @property
@@ -158,14 +158,6 @@ class TokenStore:
     def __repr__(self) -> str:
         counts = (f"{self.header[name]:,} {name}" for name in ("documents", "sentences", "tokens"))
         return f"<token store: {', '.join(counts)}>"
-
-
-def tokenizer_fingerprint(processor: "TextProcessor") -> str:
-    """Of a tokenizer: another one, or a changed one, has another."""
-    digest = hashlib.sha256(processor.tokenizer.to_str().encode())
-    for _, data in sorted(processor.files.items()):  # what the former can not say
-        digest.update(data)
-    return digest.hexdigest()
 
 
 def _of_rows(rows: Rows, exact: bool) -> Iterator[Document]:

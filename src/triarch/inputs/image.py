@@ -8,6 +8,7 @@ Shapes: B images, C channels, H and W pixels.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections.abc import Sequence
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from triarch import limits
-from triarch.errors import CorruptFile, InvalidInput, Unsupported, show
+from triarch.errors import CorruptFile, InvalidInput, NotFound, Unsupported, show
 from triarch.files import Folder, write_text
 from triarch.inputs.media import Picture, check_size, open_picture
 from triarch.inputs.processor import Piece
@@ -46,6 +47,8 @@ class ImageFormat:
     """How a family reads images: what preprocessor_config.json may leave out, by the class that it names."""
 
     medium: ClassVar[Medium] = Image
+    called: ClassVar[str] = "image processor"
+    files: ClassVar[str] = FILE
 
     defaults: dict[str, dict[str, Any]] = field(default_factory=dict)  # "ViTImageProcessor": {"do_resize": True, …}
 
@@ -77,9 +80,24 @@ class ImageFormat:
         settings = self.defaults[name] | named | {"image_processor_type": name}
         return ImageProcessor(settings, config.num_channels, config.patch_size)
 
+    def settle(self, folder: Folder | None, family: str, raw: dict[str, Any], usual: dict[str, Any]) -> dict[str, Any]:
+        return {}
+
+    def new(self, folder: Folder | None, config: Any) -> ImageProcessor:
+        """The family's usual one gives images of the size that the model sees."""
+        if folder is None:
+            height, width = config.image_sides
+            return self.made({"size": {"height": height, "width": width}}, config)
+        processor = self.load(folder, config)
+        if processor is None:
+            raise NotFound(f"{folder} holds no {FILE}; name a folder with one, or none for the usual steps")
+        return processor
+
 
 class ImageProcessor:
     """Reads images for one model. Threads may share it."""
+
+    keeps_ids: ClassVar[bool] = False
 
     def __init__(self, settings: dict[str, Any], channels: int, patch_size: int):
         """`settings` are those of preprocessor_config.json, `patch_size` is the side of what a batch budget counts."""
@@ -129,6 +147,13 @@ class ImageProcessor:
     def save(self, folder: Path) -> None:
         """Write preprocessor_config.json as both major versions of the reference read it."""
         write_text(folder / FILE, json.dumps(self.settings, indent=2, sort_keys=True) + "\n")
+
+    def facts(self) -> dict[str, Any]:
+        return self.settings
+
+    def fingerprint(self) -> str:
+        said = [self.settings, self.channels, self.patch_size]
+        return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
     def _resized(self, image: PILImage) -> PILImage:
         if self.size is None:

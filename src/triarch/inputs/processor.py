@@ -35,6 +35,9 @@ class Piece:
 class Processor(Protocol):
     """Reads the inputs of one checkpoint. Threads may share it."""
 
+    # The contents of pieces are ids, which training keeps for all examples; else it reads inputs anew for each batch
+    keeps_ids: ClassVar[bool]
+
     def single(self, given: Any) -> bool:
         """Whether this is one input; else it holds several, as a list or a folder does."""
 
@@ -50,11 +53,29 @@ class Processor(Protocol):
     def save(self, folder: Path) -> None:
         """Write the files that `Format.load` reads."""
 
+    def facts(self) -> dict[str, Any]:
+        """What `triarch inspect` says of it, as JSON takes it."""
+
+    def fingerprint(self) -> str:
+        """The same for processors that read alike, and another for others."""
+
 
 class Format(Protocol):
     """How a family reads: what its file declares as READS."""
 
     medium: ClassVar[Medium]
+    called: ClassVar[str]  # what its processors are called, such as "tokenizer"
+    files: ClassVar[str]  # what has to lie beside the weights, in words
 
     def load(self, folder: Folder, config: Any) -> Any:
         """The processor of a checkpoint's folder; None if the folder holds no files of it."""
+
+    def settle(self, folder: Folder | None, family: str, raw: dict[str, Any], usual: dict[str, Any]) -> dict[str, Any]:
+        """What config.json of a new model has to say because of its processor: sizes and ids, or nothing.
+
+        The processor's files lie in `folder`; None asks for the family's usual one. `raw` is what config.json says
+        otherwise, `usual` what it says of a tiny model. Raises InvalidInput where there has to be a folder.
+        """
+
+    def new(self, folder: Folder | None, config: Any) -> Any:
+        """The processor of such a model. Raises NotFound for a folder that holds none."""

@@ -32,6 +32,8 @@ def objective(name: str) -> type[Objective]:
 
 
 def kinds(medium: Medium = Text) -> list[Kind]:
-    """The kinds of rows that there is an objective for, in the order in which they are tried; running text is last."""
+    """The kinds of rows that there is an objective for, in the order in which they are tried; running text, which is
+    for models of text alone, is last."""
     made = sorted((objective(name) for name in objectives()), key=lambda each: each.RANK)
-    return [*(each.kind(medium) for each in made if each.FIELDS), DOCUMENTS]
+    running = [DOCUMENTS] if medium == Text else []
+    return [*(each.kind(medium) for each in made if each.FIELDS), *running]

@@ -23,14 +23,13 @@ from triarch.data.examples import Example as Example
 from triarch.data.examples import Passage as Passage
 from triarch.data.examples import Stretch as Stretch
 from triarch.errors import InvalidInput
-from triarch.inputs.fit import Fit, bounded
+from triarch.inputs.fit import bounded
 from triarch.kinds import Medium, Text
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from triarch.family import Network
-    from triarch.inputs.text.processor import TextProcessor
 
 IGNORED = -100  # a target that no loss looks at, by the convention of torch's cross_entropy
 
@@ -70,7 +69,7 @@ class Objective:
     WRAPS: ClassVar[bool] = False  # it is of another objective, and of a teacher
     GIVEN: ClassVar[tuple[str, ...]] = ("processor", "medium")  # fields that are no options
 
-    processor: TextProcessor  # or another medium's
+    processor: Any  # a `Processor`; objectives of one medium know which
     medium: Medium = field(default=Text, kw_only=True)  # what the model reads
 
     def __init_subclass__(cls) -> None:
@@ -79,7 +78,7 @@ class Objective:
     @classmethod
     def options(cls) -> dict[str, Any]:
         """What a recipe can set: the type of each option, by its name."""
-        hints = get_type_hints(cls, localns={"TextProcessor": object, "Network": object})
+        hints = get_type_hints(cls, localns={"Network": object})
         return {f.name: hints[f.name] for f in fields(cls) if f.name not in cls.GIVEN}
 
     @classmethod
@@ -192,26 +191,15 @@ class Objective:
     # Helpers of several objectives
 
     def padded(self, examples: Sequence[Example]) -> dict[str, Tensor]:
-        """What the model takes: of text (B, T) each."""
-        if self.medium != Text:
-            return self.processor.collate([self.piece(example.given) for example in examples])
-        return self.processor.pad(
+        """What the model takes of ids: (B, T) each."""
+        padded: dict[str, Tensor] = self.processor.pad(
             [[*example.ids] for example in examples], [[*example.type_ids] for example in examples]
         )
-
-    def piece(self, given: Any) -> Any:
-        """An input of another medium than text, as the model sees it: whole. Raises InvalidInput and its kin."""
-        processor: Any = self.processor
-        [piece] = processor.pieces(processor.read(given), Fit())
-        return piece
+        return padded
 
     def most_tokens(self, wanted: int | None, name: str = "max_tokens", most: int | None = None) -> int:
         """Tokens of one sequence: as many as `wanted`, or as the model takes (`most`). Raises InvalidInput for more."""
-        if self.medium != Text:
-            if wanted is not None:
-                raise InvalidInput(
-                    f"{name} counts tokens of text, and the model reads {self.medium.name}; leave it out"
-                )
-            return 0
-        most = self.processor.max_tokens if most is None else most
+        if not self.processor.keeps_ids:
+            raise InvalidInput(f"{name} counts tokens of text, and the model reads {self.medium.name}; leave it out")
+        most = int(self.processor.max_tokens) if most is None else most
         return most if wanted is None else bounded(name, wanted, most)

@@ -1,4 +1,4 @@
-"""What objectives with one answer for a whole text, or a pair of texts, share.
+"""What objectives with one answer for a whole input, or a pair of texts, share.
 
 Shapes: B sequences, L labels.
 """
@@ -7,13 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 
 from triarch.data.columns import SECOND, Column
 from triarch.inputs.fit import Fit, Strategy, mean
-from triarch.kinds import LabelScores, Text
+from triarch.inputs.processor import Piece
+from triarch.kinds import LabelScores, Medium, Text
 from triarch.objectives._base import Batch, Example, Objective
 from triarch.objectives._labels import LABEL
 from triarch.objectives._losses import rows
@@ -32,19 +34,22 @@ class Outcome(NamedTuple):
 
 @dataclass(kw_only=True)
 class TextObjective(Objective):
-    """Each window of a long text is an example. In measuring they have one answer, from their scores averaged by
+    """Each piece of a long input is an example. In measuring they have one answer, from their scores averaged by
     length, as the task of the same head has it."""
 
     SCORES: ClassVar[type] = LabelScores
     FIELDS: ClassVar[dict[str, Column]] = {"input": Column(None), "text_pair": SECOND, "label": LABEL}
 
-    long: Strategy = "window"  # a text longer than max_tokens is read in windows, cut, or refused
+    long: Strategy = "window"  # an input longer than max_tokens is read in windows, cut, or refused
     stride: int = 0  # tokens that neighbouring windows share
     max_tokens: int | None = None  # of one window, special ones included; none: what the model takes
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._fit = Fit(strategy=self.long, most=self.most_tokens(self.max_tokens), stride=self.stride)
+        columns = self.kind(self.medium).columns
+        self._inputs = {name: column for name, column in columns.items() if isinstance(column.sort, Medium)}
+        most = None if self.max_tokens is None else self.most_tokens(self.max_tokens)
+        self._fit = Fit(strategy=self.long, most=most, stride=self.stride)
 
     def target(self, row: dict[str, Any]) -> Any:
         """What is right for a row. Raises InvalidInput."""
@@ -66,14 +71,38 @@ class TextObjective(Objective):
         raise NotImplementedError
 
     def examples(self, row: dict[str, Any]) -> list[Example]:
-        if self.medium != Text:
-            given = row[self.medium.name]
-            return [Example((), (), self.target(row), Part(), given=given, cost=self.piece(given).cost)]
-        text, pair = text_in(row, "text"), text_in(row, "text_pair") if row.get("text_pair") else None
-        target = self.target(row)
-        found = self.processor.pieces((text, pair), self._fit)
-        read = {"text": text, "text_pair": pair, "target": str(target)}
-        return [kept(piece.content, target, part) for piece, part in zip(found, parts(read, len(found)), strict=True)]
+        given, target = self.given(row), self.target(row)
+        found = self._pieces(given)
+        if self.processor.keeps_ids:
+            numbered = parts({"given": given, "target": str(target)}, len(found))
+            return [kept(piece.content, target, part) for piece, part in zip(found, numbered, strict=True)]
+        digests = [_digest(self.processor.collate([piece])) for piece in found]
+        numbered = parts({"given": digests, "target": str(target)}, len(found))
+        return [
+            Example((), (), target, part, dropped=piece.dropped, given=given, cost=piece.cost, digest=digest)
+            for piece, part, digest in zip(found, numbered, digests, strict=True)
+        ]
+
+    def given(self, row: dict[str, Any]) -> Any:
+        """The input of a row, as the model's processor reads it: with a second text as a row of both."""
+        found = {
+            name: text_in(row, name) if column.sort == Text else row[name]
+            for name, column in self._inputs.items()
+            if not column.optional or row.get(name)
+        }
+        return found if len(found) > 1 else found[self.medium.name]
+
+    def padded(self, examples: Sequence[Example]) -> dict[str, Tensor]:
+        if self.processor.keeps_ids:
+            return super().padded(examples)
+        pieces = [self._pieces(example.given)[example.note.number] for example in examples]
+        read: dict[str, Tensor] = self.processor.collate(pieces)
+        return read
+
+    def _pieces(self, given: Any) -> list[Piece]:
+        """What the model sees of an input. Raises InvalidInput and its kin."""
+        pieces: list[Piece] = self.processor.pieces(self.processor.read(given), self._fit)
+        return pieces
 
     def batch(self, examples: Sequence[Example]) -> Batch:
         targets, count = self.targets([example.target for example in examples])
@@ -101,3 +130,12 @@ class TextObjective(Objective):
         if found[0].part.of == 1:
             return found[0].said
         return self.answer(mean([window.said for window in found], [window.length for window in found]))
+
+
+def _digest(inputs: dict[str, Tensor]) -> bytes:
+    """Of what a model sees: the same for the same input, wherever it lies."""
+    digest = blake2b(digest_size=16)
+    for name, tensor in sorted(inputs.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.contiguous().numpy().tobytes())
+    return digest.digest()

@@ -35,9 +35,9 @@ class Both(NamedTuple):
 class Distillation(Objective):
     """Wraps another objective, whose scores are choices among classes: labels, tags, words.
 
-    The teacher sees the same ids, so it has to have the same vocabulary, and the same labels. Where one of both has
-    scores for rows behind the vocabulary, which pad it to a round number, these are not compared. A teacher that tells
-    two segments apart, of a model that does not, sees both texts of a pair as the first.
+    The teacher sees the same batches, so it has to read alike, of text with the same vocabulary, and to have the same
+    labels. Where one of both has scores for rows behind the vocabulary, which pad it to a round number, these are not
+    compared. A teacher that tells two segments apart, of a model that does not, sees both texts of a pair as the first.
     """
 
     WRAPS: ClassVar[bool] = True
@@ -54,7 +54,7 @@ class Distillation(Objective):
             raise InvalidInput(f"alpha is {self.alpha}, wanted a share of 0 to 1")
         if not self.temperature > 0:
             raise InvalidInput(f"temperature is {self.temperature}, wanted more than 0")
-        for name, hint in get_type_hints(Objective, localns={"TextProcessor": object}).items():
+        for name, hint in get_type_hints(Objective, localns={}).items():
             if get_origin(hint) is ClassVar and name not in OWN:
                 setattr(self, name, getattr(self.inner, name))
         if self.inner.CLASSES is None:
@@ -101,7 +101,7 @@ class Distillation(Objective):
         import torch
 
         student = self.inner.forward(model, batch)
-        teacher = self.teacher.to(batch.inputs["input_ids"].device)
+        teacher = self.teacher.to(next(iter(batch.inputs.values())).device)
         taken = (*self.teacher.INPUTS, *(name for name in batch.inputs if name.startswith("decoder_")))
         inputs = {name: tensor for name, tensor in batch.inputs.items() if name in taken}
         with torch.no_grad():
@@ -147,10 +147,29 @@ class Distillation(Objective):
 
 
 def _check_teacher(teacher: Network, inner: Objective) -> None:
-    """Raises InvalidInput for another vocabulary, other labels, or too few tokens; Unsupported for another head."""
+    """Raises InvalidInput for another way to read, or other labels; Unsupported for another head or medium."""
     if teacher.kind is not inner.SCORES:
         given, needed = teacher.kind.__name__, inner.SCORES.__name__
         raise Unsupported(f"the teacher gives {given}, {inner.NAME} needs {needed}; choose another teacher")
+    if (medium := teacher.family.medium) != inner.medium:
+        raise Unsupported(
+            f"the teacher reads {medium.name}, the model {inner.medium.name}; choose a teacher that reads the same"
+        )
+    if inner.processor.keeps_ids:
+        _check_vocabulary(teacher, inner)
+    elif teacher.processor is not None and teacher.processor.fingerprint() != inner.processor.fingerprint():
+        raise InvalidInput(
+            f"the teacher's {teacher.family.reads.called} is not the model's; choose a teacher that reads alike"
+        )
+    names = list(teacher.config.id2label.values())
+    if inner.classes is not None and names != inner.classes:
+        raise InvalidInput(
+            f"the teacher's labels are {names[:5]}, the objective's {inner.classes[:5]}; give labels in its order"
+        )
+
+
+def _check_vocabulary(teacher: Network, inner: Objective) -> None:
+    """Raises InvalidInput for another vocabulary, or too few tokens."""
     ours, theirs = inner.processor.vocab_size, teacher.config.vocab_size  # rows of the embeddings
     if teacher.processor is not None:
         known, other = inner.processor.tokenizer.get_vocab(), teacher.processor.tokenizer.get_vocab()
@@ -170,9 +189,4 @@ def _check_teacher(teacher: Network, inner: Objective) -> None:
         raise InvalidInput(
             f"the teacher takes {most:,} tokens, {inner.NAME} shows it up to {longest:,}; set the option max_tokens to "
             f"{most}, or choose another teacher"
-        )
-    names = list(teacher.config.id2label.values())
-    if inner.classes is not None and names != inner.classes:
-        raise InvalidInput(
-            f"the teacher's labels are {names[:5]}, the objective's {inner.classes[:5]}; give labels in its order"
         )

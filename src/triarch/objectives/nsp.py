@@ -45,7 +45,8 @@ class Nsp(Objective):
     ) -> Example:
         """As `pair` puts segments together, which cuts what does not fit. `other()` begins at a random place."""
         first, second, follows = pair(passages, other, self.room, rng)
-        return Example(*self.processor.frame(first.ids.tolist(), second.ids.tolist()), target=int(not follows))
+        ids, type_ids = self.processor.frame(first.ids.tolist(), second.ids.tolist())
+        return Example(ids, type_ids, target=int(not follows))
 
     def batch(self, examples: Sequence[Example]) -> Batch:
         import torch

@@ -90,8 +90,7 @@ class Task:
             )
         if model.processor is None:
             raise Unsupported(
-                "the checkpoint has no tokenizer or image processor; put tokenizer.json, the vocabulary or "
-                "preprocessor_config.json beside the weights"
+                f"the checkpoint has no {model.family.reads.called}; put {model.family.reads.files} beside the weights"
             )
         self.model = model
         self.processor: Any = model.processor  # a `Processor`; tasks of one medium know which

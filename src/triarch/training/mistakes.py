@@ -7,7 +7,7 @@ from itertools import groupby
 from typing import Any
 
 from triarch.data.examples import Examples
-from triarch.data.split import keys
+from triarch.data.split import in_words
 from triarch.metrics import confusion_matrix
 from triarch.training.facts import Mistakes, Wrong
 from triarch.training.learner import Learner
@@ -42,7 +42,7 @@ def _wrong(learner: Learner, source: Source, outcomes: list[Any]) -> Iterator[Wr
         taken = [pair for pair in zip(words, right, said, strict=True) if pair[1] != pair[2]]
         measured, _ = learner.measure(Examples([source.examples.examples[i] for i in own]), seed=0)
         yield Wrong(
-            text=" ".join(filter(None, keys(source.rows, row)[0][1:])),
+            text=in_words(source.rows, number),
             right="; ".join(f"{word} {label}".strip() for word, label, _ in taken),
             predicted="; ".join(f"{word} {label}".strip() for word, _, label in taken),
             loss=measured["loss"],

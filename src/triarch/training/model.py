@@ -10,12 +10,10 @@ import torch
 from torch import nn
 
 from triarch import hub
-from triarch.checkpoint import Opened, choose, label_tables, load, load_tokenizer, opened
+from triarch.checkpoint import Opened, choose, label_tables, load, opened
 from triarch.config import Config
 from triarch.errors import InvalidInput, Unsupported, show
 from triarch.family import Network
-from triarch.inputs.text.format import TextFormat
-from triarch.inputs.text.targets import ids_of_roles
 from triarch.kinds import Medium, NextWordScores, TargetWordScores, Text, WordScores
 from triarch.layers import low_rank
 from triarch.models import Family, family
@@ -23,15 +21,6 @@ from triarch.objectives import objective as objective_class
 from triarch.objectives._base import Objective
 from triarch.suggest import did_you_mean
 from triarch.training.settings import Settings
-
-# Roles of tokens, and under which name config.json has their ids; encoders begin and end texts with tokens of their own
-SPECIALS = {
-    "pad_token": "pad_token_id",
-    "cls_token": "bos_token_id",
-    "sep_token": "eos_token_id",
-    "bos_token": "bos_token_id",
-    "eos_token": "eos_token_id",
-}
 
 
 @dataclass(frozen=True)
@@ -63,7 +52,8 @@ def make_objective(settings: Settings, made: type[Objective], network: Network, 
     Raises InvalidInput for an option that neither has, with the nearest one.
     """
     if network.processor is None:
-        raise Unsupported("the checkpoint has no tokenizer; put tokenizer.json or the vocabulary beside the weights")
+        reads = network.family.reads
+        raise Unsupported(f"the checkpoint has no {reads.called}; put {reads.files} beside the weights")
     outer: Any = None if started.teacher is None else objective_class("distillation")
     inner_options, outer_options = {}, {}
     for name, value in settings.options.items():
@@ -112,28 +102,17 @@ def make_network(settings: Settings, made: type[Objective], rows: Iterable[dict[
     if started.model is not None:
         return load(started.model, scores=(made.SCORES,), new_head=True, labels=labels, dtype="float32", device="cpu")
     kind = started.family
-    if settings.family is None or kind is None or settings.tokenizer is None:
+    if settings.family is None or kind is None:
         raise InvalidInput("there is no model; name a checkpoint to start from, or a family and a tokenizer's folder")
     if settings.lora:
         raise InvalidInput("lora adapts a checkpoint, and there is none; name a model, or leave lora out")
-    processor = load_tokenizer(settings.tokenizer, family_name=settings.family)
+    folder = None if settings.tokenizer is None else hub.find(settings.tokenizer)
     # What families write of a size that follows from others would hold against the sizes that are given
-    defaults = Config.to_hf(kind.config({}))
-    raw = defaults | _spelled(kind, settings.config) | {"vocab_size": processor.vocab_size}
-    if isinstance(kind.reads, TextFormat):
-        vocabulary = processor.tokenizer.get_vocab()
-        if absent := [token for token in kind.reads.specials.values() if token not in vocabulary]:
-            raise InvalidInput(
-                f"the tokenizer has no {', '.join(absent)}, which {settings.family} needs; make one with "
-                f"triarch tokenizer train --family {settings.family}"
-            )
-    # Under the names of config.json whatever ids these tokens have here: positions and padding go by them
-    ids = [(key, processor.id(role)) for role, key in SPECIALS.items() if key in raw or key == f"{role}_id"]
-    raw |= {key: id_ for key, id_ in ids if id_ is not None}
-    raw |= ids_of_roles(Config.to_hf(kind.tiny), SPECIALS, processor)
+    raw = Config.to_hf(kind.config({})) | _spelled(kind, settings.config)
+    raw |= kind.reads.settle(folder, kind.model_type, raw, Config.to_hf(kind.tiny))
     config = kind.config(raw | (label_tables(labels) if labels else {}))
     network = kind.build(config, choose.giving(kind, made.SCORES.__name__))
-    network.processor = kind.reads.load(hub.find(settings.tokenizer), config)
+    network.processor = kind.reads.new(folder, config)
     network.fresh = [name for name, _ in network.named_parameters()]
     return network
 

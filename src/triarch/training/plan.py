@@ -28,11 +28,10 @@ from triarch.data.passages import Passages
 from triarch.data.reading import read, rows_of
 from triarch.data.rows import Rows
 from triarch.data.split import overlap, split
-from triarch.data.store import TokenStore, tokenizer_fingerprint
+from triarch.data.store import TokenStore
 from triarch.data.stretches import Stretches
-from triarch.errors import InvalidInput, show
+from triarch.errors import InvalidInput, TriarchError, show
 from triarch.family import Network
-from triarch.kinds import Text
 from triarch.objectives import kinds
 from triarch.objectives import objective as objective_class
 from triarch.objectives._base import Example, Objective
@@ -186,6 +185,10 @@ def material(
         raise InvalidInput(f"{wanted.NAME} is of another objective; name that one, and a teacher")
     kind = None if wanted is None else _kind(wanted)
     known = kinds(started.medium)
+    if wanted is not None and kind == DOCUMENTS.name and DOCUMENTS not in known:
+        raise InvalidInput(
+            f"{wanted.NAME} learns from running text, and the model reads {started.medium.name}; name another objective"
+        )
     data = found(settings, note, settings.data, train, kind, known)
     if isinstance(data, Rows):
         kind = kind_of(data, known)
@@ -281,7 +284,7 @@ def source_of(
     for i, row in enumerate(rows):
         try:
             found = objective.examples(row)
-        except InvalidInput as error:
+        except TriarchError as error:  # an input of its own file may also be damaged, or not be there
             bad.append(f"{rows.place(i)}: {error}")
             continue
         examples += found
@@ -316,7 +319,7 @@ def _identity(
         "validation": None if held is None else held.fingerprint,
         "model": _digest_model(network),
         "teacher": None if objective.guide is None else _digest_model(objective.guide),
-        "tokenizer": tokenizer_fingerprint(objective.processor) if objective.medium == Text else None,
+        "tokenizer": objective.processor.fingerprint(),
     }
     kept: dict[str, Any] = json.loads(json.dumps(found))  # as a checkpoint gives it back
     return kept
@@ -327,8 +330,7 @@ def _digest_examples(examples: Sequence[Example]) -> str:
     for example in examples:
         digest.update(np.array(example.ids, dtype=np.int32).tobytes())
         digest.update(repr(example.target).encode())
-        if example.given is not None:
-            digest.update(repr(example.given).encode())
+        digest.update(example.digest)
     return digest.hexdigest()
 
 

@@ -50,7 +50,7 @@ class Settings:
     model: str | None = None  # folder or repo id of the checkpoint to start from
     family: str | None = None  # without a model: the family to start from nothing
     config: dict[str, Any] = field(default_factory=dict)
-    tokenizer: str | None = None  # without a model: the folder of a tokenizer
+    tokenizer: str | None = None  # without a model: the folder of a tokenizer, or of another medium's processor
     objective: str | None = None  # what is learned; by default what the columns of the data say
     options: dict[str, Any] = field(default_factory=dict)
     labels: list[str] = field(default_factory=list)  # names of the classes, in order; by default those in the data

@@ -5,6 +5,7 @@ of a token count characters of that string, or of its word.
 """
 
 import copy
+import hashlib
 import itertools
 import json
 import math
@@ -13,7 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Any, ClassVar, Unpack
 
 import torch
 from tokenizers import Encoding, Tokenizer, normalizers, pre_tokenizers, processors
@@ -106,6 +107,8 @@ def cleaned(text: str) -> str:
 
 class TextProcessor:
     """Encodes and decodes the text of one model. Threads may share it."""
+
+    keeps_ids: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -219,6 +222,21 @@ class TextProcessor:
         advice = "take it in windows(), or cut it with truncation=True"
         fit = Fit(strategy="truncate" if truncation else "error", most=self._most(max_length), advice=advice)
         return self._padded([self.pieces(both, fit)[0] for both in zip(texts, pairs, strict=True)])
+
+    def facts(self) -> dict[str, Any]:
+        return {
+            "kind": type(self.tokenizer.model).__name__,
+            "tokens": self.tokenizer.get_vocab_size(),
+            "max_tokens": self.max_tokens,
+            **{role: self.token(role) for role in vocabulary.ROLES if self.token(role) is not None},
+        }
+
+    def fingerprint(self) -> str:
+        """Of a tokenizer: another one, or a changed one, has another."""
+        digest = hashlib.sha256(self.tokenizer.to_str().encode())
+        for _, data in sorted(self.files.items()):  # what the former can not say
+            digest.update(data)
+        return digest.hexdigest()
 
     def single(self, given: Any) -> bool:
         return isinstance(given, str)
