@@ -11,7 +11,8 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -121,6 +122,12 @@ class ImageProcessor:
         self.settings = settings | {
             name: size for name, size in (("size", self.size), ("crop_size", self.crop)) if size is not None
         }
+
+    def single(self, given: Any) -> bool:
+        """Whether it is one image: a list, a generator, a folder and a table of paths hold several."""
+        if isinstance(given, os.PathLike):
+            return os.fsdecode(given).lower().endswith(Image.suffixes) and not os.path.isdir(given)
+        return not isinstance(given, list | tuple | Iterator) or callable(getattr(given, "read", None))
 
     def read(self, given: Any) -> Picture:
         """What `media.open_picture` takes, and raises."""

@@ -18,7 +18,7 @@ from triarch.inputs.text.given import pair_of
 from triarch.kinds import LabelScores
 from triarch.tasks import _options
 from triarch.tasks._base import Job, Task
-from triarch.tasks._scores import sigmoid, softmax
+from triarch.tasks._scores import labelled
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,23 +49,8 @@ class TextClassification(Task):
         return pair_of(given, options.text_pair)
 
     def answer(self, job: Job, outputs: list[np.ndarray], options: Options) -> Any:
-        logits = mean(outputs, job.costs)
-        labels = self.model.config.id2label
-        ranked = [{"label": labels[i], "score": float(score)} for i, score in enumerate(self.scores(logits, options))]
+        ranked = labelled(mean(outputs, job.costs), self.model.config, options.function_to_apply)
         if options.return_all_scores:
             return ranked
         ranked.sort(key=lambda label: -label["score"])
         return ranked[0] if options.top_k == "best" else ranked[: options.top_k]
-
-    def scores(self, logits: np.ndarray, options: Options) -> np.ndarray:
-        """(L,) -> (L,), by the function asked for or the one that the kind of problem calls for."""
-        function, config = options.function_to_apply, self.model.config
-        if function is None:
-            problem = config.extra.get("problem_type")
-            if problem == "regression":
-                function = "none"
-            elif problem == "multi_label_classification" or config.num_labels == 1:
-                function = "sigmoid"
-            else:
-                function = "softmax"
-        return {"sigmoid": sigmoid, "softmax": softmax, "none": lambda x: x}[function](logits)
