@@ -3,6 +3,8 @@
 import itertools
 import json
 import random
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -590,3 +592,9 @@ def test_a_dense_layer_of_another_width_is_refused(tmp_path):
     wide = {"2_Dense/model.safetensors": save({"linear.weight": DENSE[:, :7].copy()})}
     with pytest.raises(InvalidInput, match="takes vectors of 7 numbers, found 32"):
         triarch.pipeline("embedding", sentence_encoder(tmp_path, **wide))("a lovely day")
+
+
+def test_summaries_of_tasks_are_known_without_importing_them():
+    code = "import sys; from triarch.tasks import summary, tasks; assert all(map(summary, tasks()))"
+    code += "; print('numpy' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout == b"False\n"

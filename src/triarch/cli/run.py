@@ -35,6 +35,13 @@ class Tasks(click.Group):
     def get_command(self, context: click.Context, name: str) -> click.Command:
         return task_command(name)
 
+    def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
+        """The list of tasks, without importing them."""
+        from triarch.tasks import summary, tasks
+
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, summary(name)) for name in tasks()])
+
 
 @click.group(cls=Tasks, subcommand_metavar="TASK [INPUT]... -m MODEL")
 def command() -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import copy
 import importlib
+import importlib.util
 import pkgutil
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from triarch.errors import InvalidInput, NotFound, show
@@ -38,6 +41,15 @@ def task_class(name: str) -> type[Task]:
         known = [*classes, *aliases]
         raise NotFound(f"no task {show(name)!r}{did_you_mean(name, known)}; there are {', '.join(known)}")
     return (classes | aliases)[name]
+
+
+def summary(task: str) -> str:
+    """What the task of that name does: the first paragraph of its file, which is read without being imported."""
+    spec = importlib.util.find_spec(f"{__name__}.{task.replace('-', '_')}")
+    assert spec is not None
+    assert spec.origin is not None
+    text = Path(spec.origin).read_text(encoding="utf-8")
+    return (ast.get_docstring(ast.parse(text)) or "").partition("\n\n")[0]
 
 
 def _class(task: str) -> type[Task]:
