@@ -2,12 +2,13 @@
 
     python recipes/prepare.py intents --data DIR --output work/data
 
-NAME is a recipe's: intents, sentiment, pos, entities, qa, books, shakespeare, translation, splitting or tldr. DIR holds
-the public sources in folders of their names: clinc150 (https://github.com/clinc/oos-eval), sst2, ud_ewt
+NAME is a recipe's: intents, sentiment, pos, entities, qa, books, shakespeare, translation, splitting, tldr or digits.
+DIR holds the public sources in folders of their names: clinc150 (https://github.com/clinc/oos-eval), sst2, ud_ewt
 (https://universaldependencies.org), wnut17 (https://github.com/leondz/emerging_entities_17), squad2_dev_half and
 fairytaleqa, classic_books, tinyshakespeare (https://github.com/karpathy/char-rnn), tatoeba_fra_eng
 (https://www.manythings.org/anki), wiki_split (https://github.com/google-research-datasets/wiki-split), scitldr
-(https://github.com/allenai/scitldr). What a preparation leaves out it says.
+(https://github.com/allenai/scitldr), sign_digits (https://github.com/ardamavi/Sign-Language-Digits-Dataset). What a
+preparation leaves out it says.
 """
 
 import argparse
@@ -200,6 +201,27 @@ def tldr(data: Path, output: Path) -> None:
             (output / "english.txt").write_text("\n\n".join(one for one, _ in pairs) + "\n", encoding="utf-8")
 
 
+def digits(data: Path, output: Path) -> None:
+    """Photographs of hands that show 0 to 9, a folder for each digit; no person is in two parts.
+
+    Each person was photographed from 0 to 9 in a row, and photographs are numbered: a smaller digit than the one before
+    is the next person. Of 20 people in a row the last 2 are tested on, and the 2 before them validated on.
+    """
+    found = sorted(
+        (data / "sign_digits" / "Dataset").glob("*/*.JPG"), key=lambda path: int(path.stem.partition("_")[2])
+    )
+    person, before = 0, ""
+    for path in found:
+        digit = path.parent.name
+        person += digit < before
+        before = digit
+        part = {18: "test", 19: "test", 16: "validation", 17: "validation"}.get(person % 20, "train")
+        folder = output / part / digit
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, folder / path.name)
+    print(f"{len(found):,} photographs of {person + 1} people")
+
+
 def write(path: Path, rows: Iterable[dict]) -> None:
     with path.open("w", encoding="utf-8") as file:
         file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
@@ -207,7 +229,7 @@ def write(path: Path, rows: Iterable[dict]) -> None:
 
 RECIPES = {
     made.__name__: made
-    for made in (intents, sentiment, pos, entities, qa, books, shakespeare, translation, splitting, tldr)
+    for made in (intents, sentiment, pos, entities, qa, books, shakespeare, translation, splitting, tldr, digits)
 }
 
 if __name__ == "__main__":

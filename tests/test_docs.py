@@ -12,15 +12,17 @@ import subprocess
 from io import BytesIO, TextIOWrapper
 from pathlib import Path
 
+import PIL.Image
 import pytest
 
 import runs
 import samples
 import stand_ins
 import tiny
+import triarch
 from triarch import cli, hub, starters
 from triarch.errors import TriarchError
-from triarch.models import families
+from triarch.models import families, family
 from triarch.objectives import objectives
 from triarch.tasks import task_class, tasks
 
@@ -39,6 +41,8 @@ STAND_INS = {
     "facebook/bart-large-cnn": tiny.MODELS["bart"],
     "google-t5/t5-small": tiny.MODELS["t5"],
     "Helsinki-NLP/opus-mt-fr-en": tiny.MODELS["marian"],
+    "google/vit-base-patch16-224": {"architecture": "ViTForImageClassification"},
+    "google/vit-base-patch16-224-in21k": {"architecture": "ViTModel"},
     "HuggingFaceTB/SmolLM2-135M-Instruct": tiny.MODELS["gpt2-chat"] | {"n_positions": 512},
     "openai-community/gpt2": tiny.MODELS["gpt2-long"],
     "roberta-large-mnli": tiny.MODELS["roberta-nli"],
@@ -72,10 +76,20 @@ def folder_of(tmp_path_factory):
 
     def folder(repo):
         place = made / repo.replace("/", "--")
-        return place if place.exists() else tiny.write_checkpoint(place, **STAND_INS[repo])
+        if not place.exists():
+            write = tiny.write_checkpoint if "model_type" in STAND_INS[repo] else write_vit
+            write(place, **STAND_INS[repo])
+        return place
 
     folder.starters = made / "starters"
     return folder
+
+
+def write_vit(folder, architecture):
+    kind = family("vit")
+    model = kind.build(kind.tiny, architecture)
+    model.processor = kind.reads.new(None, kind.tiny)
+    triarch.save(model, folder)
 
 
 @pytest.fixture
@@ -84,6 +98,9 @@ def place(folder_of, tmp_path, monkeypatch, fast_disk):
     for name, content in FILES.items():
         (tmp_path / name).write_text(content, encoding="utf-8")
     runs.write_books(tmp_path / "books")
+    for name in ("photo.jpg", *(f"photos/{label}/{i}.png" for label in ("cat", "dog") for i in range(4))):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        PIL.Image.new("RGB", (40, 30), "white" if "cat" in name else "black").save(tmp_path / name)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(starters, "home", lambda: folder_of.starters)
     monkeypatch.setattr(hub, "packaged", lambda repo: folder_of(repo) if repo == starters.ENCODER else None)

@@ -16,7 +16,8 @@ import torch
 from PIL import Image, ImageFile, ImageOps
 
 import samples_of_images as samples
-from triarch import limits
+from triarch import kinds, limits
+from triarch.data.inputs import files_in
 from triarch.errors import (
     CorruptFile,
     InvalidInput,
@@ -26,7 +27,7 @@ from triarch.errors import (
     UnsafeFile,
     Unsupported,
 )
-from triarch.inputs.media import open_picture, pictures_in
+from triarch.inputs.media import open_picture
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
 IMAGE = samples.image(90, 64)
@@ -319,10 +320,10 @@ def test_a_folder_gives_its_images_in_order(tmp_path):
     (tmp_path / "inside").mkdir()
     for name in ("b.JPG", "a.png", "inside/c.webp", "notes.txt", ".hidden.png"):
         (tmp_path / name).write_bytes(PNG)
-    assert [path.name for path in pictures_in(tmp_path)] == ["a.png", "b.JPG", "c.webp"]
+    assert [path.name for path in files_in(tmp_path, kinds.Image.suffixes)] == ["a.png", "b.JPG", "c.webp"]
 
 
 def test_a_folder_without_images(tmp_path):
     (tmp_path / "notes.txt").write_text("x")
-    with pytest.raises(NotFound, match=r"holds no images; wanted files that end in \.jpg"):
-        pictures_in(tmp_path)
+    with pytest.raises(InvalidInput, match=r"holds no file that ends in \.jpg"):
+        files_in(tmp_path, kinds.Image.suffixes)

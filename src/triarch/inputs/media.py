@@ -34,7 +34,6 @@ from triarch.errors import (
     Unsupported,
     show,
 )
-from triarch.kinds import Image
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PILImage
@@ -112,18 +111,6 @@ def open_picture(given: Any) -> Picture:
     if (shared := sys.modules.get("PIL.Image")) is not None and isinstance(given, shared.Image):
         return Picture(_upright(given, given.info.get("exif"), "the image"))
     return Picture(_of_array(given))
-
-
-def pictures_in(folder: Path) -> list[Path]:
-    """The image files of a folder and those inside it, in order of their names. Raises NotFound for none."""
-    found = sorted(
-        path
-        for path in folder.rglob("*")
-        if path.suffix.lower() in Image.suffixes and not path.name.startswith(".") and path.is_file()
-    )
-    if not found:
-        raise NotFound(f"{show(folder)} holds no images; wanted files that end in {', '.join(Image.suffixes)}")
-    return found
 
 
 def _of_data_url(url: str) -> bytes:
