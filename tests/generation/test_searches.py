@@ -339,7 +339,7 @@ def test_phrases_without_end_are_refused(own, monkeypatch):
 
 
 def test_contrastive_search_and_a_prefix_exclude_each_other(own):
-    with pytest.raises(InvalidInput, match="penalty_alpha compares with all of the prompt, of which a prefix holds"):
+    with pytest.raises(InvalidInput, match="penalty_alpha needs hidden states of the whole prompt"):
         generate(own, PROMPTS[0], prefix=Prefix(), **CONTRASTIVE)
 
 

@@ -291,7 +291,7 @@ class _Job:
             raise InvalidInput("guidance reads two prompts, a prefix holds one; leave out prefix or guidance_scale")
         if self.settings.penalty_alpha is not None:
             raise InvalidInput(
-                "penalty_alpha compares with all of the prompt, of which a prefix holds a part; choose one"
+                "penalty_alpha needs hidden states of the whole prompt, a Prefix keeps only keys and values: drop one"
             )
 
     def _rows(self) -> list[list[Row]]:

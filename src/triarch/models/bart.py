@@ -54,7 +54,7 @@ class Config(config.Config):
     head_dropout: float = hf("classifier_dropout", 0.0, most=1)
     initializer_range: float = hf("init_std", 0.02)
     scaled: bool = hf("scale_embedding", False)  # token vectors are multiplied by the root of their size
-    # Words are read off with the token embedding itself; if not, sources and targets have token vectors of their own
+    # The output layer shares the token embedding; if not, sources and targets have token vectors of their own
     tied: bool = hf("tie_word_embeddings", True)
     pad_id: int = hf("pad_token_id", 1, least=0, most=limits.VOCABULARY)
     begin_id: int = hf("bos_token_id", 0, least=0, most=limits.VOCABULARY)

@@ -43,7 +43,7 @@ class Config(config.Config):
     qa_dropout: float = hf("qa_dropout", 0.1, most=1)
     classifier_dropout: float = hf("seq_classif_dropout", 0.2, most=1)
     initializer_range: float = hf("initializer_range", 0.02)
-    tied: bool = hf("tie_word_embeddings", True)  # words are read off with the token embedding itself
+    tied: bool = hf("tie_word_embeddings", True)  # the output layer shares the token embedding
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -43,7 +43,7 @@ class Config(config.Config):
     scaled: bool = hf("scale_attn_weights", True)  # scores of attention are divided by the root of a head's size
     scaled_by_layer: bool = hf("scale_attn_by_inverse_layer_idx", False)  # and by the number of the layer, from 1
     upcast: bool = hf("reorder_and_upcast_attn", False)  # attention in float32 whatever the rest is in
-    tied: bool = hf("tie_word_embeddings", True)  # words are read off with the token embedding itself
+    tied: bool = hf("tie_word_embeddings", True)  # the output layer shares the token embedding
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -55,7 +55,7 @@ class Config(config.Config):
     classifier_dropout: float | None = hf("classifier_dropout", None, most=1)  # None: 0.1
     norm_eps: float = hf("rms_norm_eps", 1e-6)
     initializer_range: float = hf("initializer_range", 0.02)
-    tied: bool = hf("tie_word_embeddings", False)  # words are read off with the token embedding itself
+    tied: bool = hf("tie_word_embeddings", False)  # the output layer shares the token embedding
 
     @classmethod
     def from_hf(cls, raw: dict[str, Any]) -> Self:

@@ -50,7 +50,7 @@ class Config(config.Config):
     initializer_range: float = hf("init_std", 0.02)
     scaled: bool = hf("scale_embedding", False)  # token vectors are multiplied by the root of their size
     shared: bool = hf("share_encoder_decoder_embeddings", True)  # one table of token vectors for both languages
-    tied: bool = hf("tie_word_embeddings", True)  # words are read off with the token embedding itself
+    tied: bool = hf("tie_word_embeddings", True)  # the output layer shares the token embedding
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -41,7 +41,7 @@ class Config(config.Config):
     classifier_dropout: float | None = hf("classifier_dropout", None, most=1)  # None: as `dropout`
     norm_eps: float = hf("layer_norm_eps", 1e-12)
     initializer_range: float = hf("initializer_range", 0.02)
-    tied: bool = hf("tie_word_embeddings", True)  # words are read off with the token embedding itself
+    tied: bool = hf("tie_word_embeddings", True)  # the output layer shares the token embedding
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -51,7 +51,7 @@ class Config(config.Config):
     head_dropout: float = hf("classifier_dropout", 0.0, most=1)
     norm_eps: float = hf("layer_norm_epsilon", 1e-6)
     initializer_factor: float = hf("initializer_factor", 1.0)
-    tied: bool = hf("tie_word_embeddings", True)  # words are read off with the token embedding, what it reads is scaled
+    tied: bool = hf("tie_word_embeddings", True)  # the output layer shares the token embedding, and its input is scaled
     pad_id: int = hf("pad_token_id", 0, least=0, most=limits.VOCABULARY)
     end_id: int = hf("eos_token_id", 1, least=0, most=limits.VOCABULARY)
     start_id: int = hf("decoder_start_token_id", 0, least=0, most=limits.VOCABULARY)
